@@ -1,0 +1,39 @@
+"""What can go wrong, as a tree. Each error says what, where and how to fix it; the commands print it without a traceback.
+
+TallyError            exit code 3: the run cannot go on
+├── UsageError        exit code 2: the user's input is wrong; nothing was started, nothing was lost
+├── ServerError       the rollout server is unreachable, died, or answered with an error
+├── PublishError      an adapter was not proved to be what the server serves
+└── DivergedError     exit code 4: a loss or gradient is not finite
+"""
+
+
+class TallyError(Exception):
+    """Base of all errors that a user should see as a sentence.
+
+    Args:
+        message: what went wrong, and where.
+        fix: what the user can do about it.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class UsageError(TallyError):
+    exit_code = 2
+
+
+class ServerError(TallyError):
+    pass
+
+
+class PublishError(TallyError):
+    pass
+
+
+class DivergedError(TallyError):
+    exit_code = 4

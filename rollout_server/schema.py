@@ -1,0 +1,92 @@
+"""THE WIRE: everything that the rollout server and its clients say to each other, and nothing else.
+
+    GET    /health                                  the process answers                       → Health
+    GET    /ready                                   200 once the engine serves, else 503      → Health
+    GET    /v1/policies                             what is served                            → Policies
+    PUT    /v1/policies/{policy}/{version}          body: ADAPTER BYTES; a candidate          → AdapterReceipt
+    POST   /v1/policies/{policy}/{version}/accept   the candidate becomes the newest version  → AdapterReceipt
+    DELETE /v1/policies/{policy}/{version}          stop serving it
+    POST   /v1/generate                             GenerateRequest                           → GenerateResponse
+
+A *policy* is a name that one writer owns (a run's id, or an evaluation's); its *versions* are counted by that writer and
+are never replaced in place. A candidate serves only requests that name its version: its writer's canary. Once accepted it is
+what requests for the newest version get. ``policy=None`` is the base model.
+
+ADAPTER BYTES are one safetensors file whose metadata has the key ``adapter_config`` (peft's configuration as JSON). The
+header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `Problem` bodies (RFC 9457).
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Raised with every incompatible change; a client refuses a server of another number."""
+
+HASH_HEADER = "X-Adapter-SHA256"
+CONFIG_KEY = "adapter_config"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+FinishReason = Literal["stop", "length"]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sampling(Wire):
+    """How tokens are drawn. Log-probabilities are of the distribution they were drawn from (temperature applied)."""
+
+    temperature: float = Field(1.0, ge=0.0, le=10.0, description="0 is greedy")
+    max_tokens: int = Field(..., ge=1, description="tokens a completion may have, end of sequence included")
+
+
+class GenerateRequest(Wire):
+    """n completions of each prompt, all by one policy version. One request carries whole groups."""
+
+    policy: str | None = Field(None, pattern=NAME_PATTERN, description="null is the base model")
+    policy_version: int | None = Field(None, ge=0, description="null is the newest accepted version")
+    prompts: list[list[int]] = Field(..., min_length=1, max_length=1024, description="token ids")
+    n: int = Field(1, ge=1, le=1024)
+    sampling: Sampling
+
+
+class Completion(Wire):
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+    policy_version: int | None = Field(..., description="null is the base model")
+
+
+class GenerateResponse(Wire):
+    completions: list[list[Completion]] = Field(..., description="[prompts][n]")
+
+
+class AdapterReceipt(Wire):
+    """What the server holds under this version, from the bytes it received and the modules it loaded."""
+
+    policy: str
+    policy_version: int
+    sha256: str
+    modules: int = Field(..., description="target modules of the adapter, each with its pair of matrices")
+    accepted: bool
+
+
+class Policies(Wire):
+    versions: list[AdapterReceipt] = Field(..., description="all that can be asked for, oldest first")
+
+
+class Health(Wire):
+    wire_schema: int = SCHEMA
+    status: Literal["loading", "ready", "failed"]
+    model: str
+    engine: str
+    detail: str = ""
+
+
+class Problem(Wire):
+    """An error: what went wrong, and how to fix it."""
+
+    title: str
+    detail: str
+    fix: str
