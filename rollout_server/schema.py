@@ -13,7 +13,7 @@ are never replaced in place. A candidate serves only requests that name its vers
 what requests for the newest version get. ``policy=None`` is the base model.
 
 ADAPTER BYTES are one safetensors file whose metadata has the key ``adapter_config`` (peft's configuration as JSON). The
-header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `Problem` bodies (RFC 9457).
+header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `ErrorBody` bodies (RFC 9457).
 """
 
 from typing import Literal
@@ -84,7 +84,7 @@ class Health(Wire):
     detail: str = ""
 
 
-class Problem(Wire):
+class ErrorBody(Wire):
     """An error: what went wrong, and how to fix it."""
 
     title: str
