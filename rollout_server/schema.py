@@ -8,12 +8,12 @@
     DELETE /v1/policies/{policy}/{version}          stop serving it
     POST   /v1/generate                             GenerateRequest                           → GenerateResponse
 
-A *policy* is a name that one writer owns (a run's id, or an evaluation's); its *versions* are counted by that writer and
-are never replaced in place. A candidate serves only requests that name its version: its writer's canary. Once accepted it is
-what requests for the newest version get. ``policy=None`` is the base model.
+A *policy* is a name that one writer owns (a run's id, or an evaluation's); its *versions* are counted by that writer
+and are never replaced in place. A candidate serves only requests that name its version: its writer's canary. Once
+accepted it is what requests for the newest version get. ``policy=None`` is the base model.
 
-ADAPTER BYTES are one safetensors file whose metadata has the key ``adapter_config`` (peft's configuration as JSON). The
-header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `ErrorBody` bodies (RFC 9457).
+ADAPTER BYTES are one safetensors file whose metadata has the key ``adapter_config`` (peft's configuration as JSON).
+The header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `ErrorBody` bodies (RFC 9457).
 """
 
 from typing import Literal
@@ -35,9 +35,12 @@ class Wire(BaseModel):
 
 
 class Sampling(Wire):
-    """How tokens are drawn. Log-probabilities are of the distribution they were drawn from (temperature applied)."""
+    """How tokens are drawn. Log-probabilities are of the distribution they were drawn from (temperature applied).
 
-    temperature: float = Field(1.0, ge=0.0, le=10.0, description="0 is greedy")
+    Greedy tokens have those of temperature 1.
+    """
+
+    temperature: float = Field(1.0, ge=0.0, le=2.0, description="0 is greedy; others from 0.01")
     max_tokens: int = Field(..., ge=1, description="tokens a completion may have, end of sequence included")
 
 

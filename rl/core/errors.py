@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree. Each error says what, where and how to fix it; the commands print it without a traceback.
+"""What can go wrong, as a tree. An error says what, where and how to fix it; commands print it without a traceback.
 
 TallyError            exit code 3: the run cannot go on
 ├── UsageError        exit code 2: the user's input is wrong; nothing was started, nothing was lost

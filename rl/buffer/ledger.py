@@ -1,0 +1,264 @@
+"""The replay buffer: a ledger of groups in a database.
+
+A group's life, each transition one transaction:
+
+    issued ──→ ready ──→ leased ──→ trained
+       │         └─────────┴──────→ expired      too stale when its turn came
+       ├──→ no_signal                            all rewards equal: counted, not trained on
+       └──→ unverified                           the verifier could not say of enough samples
+
+**Capacity is the staleness dial.** A slot is taken when a group is issued (before it is sampled) and freed when the
+update it was trained in has been published, so capacity counts samples in flight, stored and in training. Groups are
+leased in the order of issue. When a group is issued at version v, at most `capacity − G` samples stand before it, and
+each step takes `batch` of them: its turn comes at version v + ⌊(capacity − G) / batch⌋ = v + ⌈capacity / batch⌉ − 1 at
+the latest, and it was sampled by version v or a newer one. `max_staleness` is checked again at the lease.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from rl.buffer import codec
+from rl.core.types import Group
+
+
+class State(StrEnum):
+    ISSUED = "issued"
+    READY = "ready"
+    LEASED = "leased"
+    TRAINED = "trained"
+    EXPIRED = "expired"
+    NO_SIGNAL = "no_signal"
+    UNVERIFIED = "unverified"
+
+
+OCCUPYING = (State.ISSUED, State.READY, State.LEASED)
+
+metadata = sa.MetaData()
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("state", sa.String(10), nullable=False, index=True),
+    sa.Column("oldest_version", sa.Integer),
+    sa.Column("mean_reward", sa.Float),
+    sa.Column("step", sa.Integer, index=True),  # the step it is leased for, then was trained in
+    sa.Column("payload", sa.LargeBinary),
+)
+commits = sa.Table(
+    "commits",
+    metadata,
+    sa.Column("step", sa.Integer, primary_key=True),  # "trained through this step", with this checkpoint
+    sa.Column("checkpoint", sa.String, nullable=False),
+)
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("done", sa.Boolean, nullable=False, default=False),
+)
+requests = sa.Table("requests", metadata, sa.Column("what", sa.String(10), primary_key=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What became of the groups whose turn came in one step, those without signal included."""
+
+    reward: float
+    """mean reward of all of them: what the policy is worth now, not only where it learns"""
+    states: dict[State, int]
+
+
+class Buffer:
+    """The ledger at a database URL; any number of processes may open it.
+
+    Args:
+        url: `sqlite:///PATH`, or another database that SQLAlchemy knows.
+        capacity: samples that may be in flight, stored and in training.
+        group_size: samples in a group.
+    """
+
+    def __init__(self, url: str, *, capacity: int, group_size: int) -> None:
+        self.capacity_groups = capacity // group_size
+        self._engine = sa.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            _configure_sqlite(self._engine)
+        metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # ---- the collector's side
+
+    def issue(self) -> list[int]:
+        """Takes every free slot; returns the ids of the new groups, which are now to be sampled."""
+        with self._engine.begin() as db:
+            occupied = db.scalar(sa.select(sa.func.count()).where(groups.c.state.in_(OCCUPYING))) or 0
+            free = self.capacity_groups - occupied
+            if free <= 0:
+                return []
+            first = (db.scalar(sa.select(sa.func.max(groups.c.id))) or 0) + 1
+            ids = list(range(first, first + free))
+            db.execute(groups.insert(), [{"id": i, "state": State.ISSUED} for i in ids])
+            return ids
+
+    def unfinished(self) -> list[int]:
+        """Groups that were issued and not put: after a restart of the collector they are sampled anew."""
+        with self._engine.connect() as db:
+            return list(db.scalars(sa.select(groups.c.id).where(groups.c.state == State.ISSUED).order_by(groups.c.id)))
+
+    def put(self, group: Group) -> State:
+        """Stores a sampled and verified group; only a group that is `issued` can be put, and once.
+
+        Raises:
+            LookupError: it was not issued, or was put before.
+        """
+        rewards = [s.verdict.reward for s in group.verified if s.verdict.reward is not None]
+        state = State.UNVERIFIED if len(rewards) < 2 else State.READY if group.has_signal else State.NO_SIGNAL
+        values = {
+            "state": state,
+            "oldest_version": group.oldest_version,
+            "mean_reward": sum(rewards) / len(rewards) if rewards else None,
+            "payload": codec.encode(group),
+        }
+        with self._engine.begin() as db:
+            self._move(db, [group.id], State.ISSUED, values)
+        return state
+
+    # ---- the learner's side
+
+    def lease(self, batch_groups: int, *, policy_version: int, max_staleness: int) -> list[Group]:
+        """The next batch in the order of issue, leased for step `policy_version + 1`; empty while it is not complete.
+
+        Groups that are more than `max_staleness` steps behind are expired on the way, and free their slots.
+        """
+        oldest = policy_version - max_staleness
+        with self._engine.begin() as db:
+            db.execute(
+                groups.update()
+                .where(groups.c.state == State.READY, groups.c.oldest_version < oldest)
+                .values(state=State.EXPIRED)
+            )
+            turn = db.execute(
+                sa.select(groups.c.id, groups.c.state, groups.c.payload)
+                .where(groups.c.state.in_((State.ISSUED, State.READY)))
+                .order_by(groups.c.id)
+                .limit(batch_groups)
+            ).all()
+            if len(turn) < batch_groups or any(row.state != State.READY for row in turn):
+                return []
+            values = {"state": State.LEASED, "step": policy_version + 1}
+            self._move(db, [row.id for row in turn], State.READY, values)
+        return [codec.decode(row.payload) for row in turn]
+
+    def load(self, ids: Sequence[int]) -> list[Group]:
+        """The groups with these ids, in this order."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(groups.c.id, groups.c.payload).where(groups.c.id.in_(ids))).all()
+        payloads = {row.id: row.payload for row in rows}
+        return [codec.decode(payloads[i]) for i in ids]
+
+    def trained(self, ids: Sequence[int]) -> None:
+        """The update made from these groups is published: they are done, and their slots are free."""
+        with self._engine.begin() as db:
+            self._move(db, ids, State.LEASED, {"state": State.TRAINED})
+
+    def commit(self, step: int, checkpoint: str, *, evaluate: bool = False) -> None:
+        """Records that `checkpoint` holds everything trained through `step`, and asks for its evaluation if told to."""
+        with self._engine.begin() as db:
+            db.execute(commits.delete().where(commits.c.step >= step))
+            db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
+            if evaluate and db.scalar(sa.select(evaluations.c.step).where(evaluations.c.step == step)) is None:
+                db.execute(evaluations.insert().values(step=step, done=False))
+
+    def newest_commit(self) -> tuple[int, str] | None:
+        """(step, checkpoint) of the newest commit, if there is one."""
+        with self._engine.connect() as db:
+            newest = db.execute(sa.select(commits).order_by(commits.c.step.desc()).limit(1)).first()
+        return (newest.step, newest.checkpoint) if newest else None
+
+    def rewind(self) -> int:
+        """Goes back to the newest commit: what was leased or trained after it is ready to be trained again, in the
+        recorded order. Returns the commit's step, 0 where there is none."""
+        newest = self.newest_commit()
+        step = newest[0] if newest else 0
+        with self._engine.begin() as db:
+            db.execute(
+                groups.update()
+                .where(groups.c.state.in_((State.LEASED, State.TRAINED)), groups.c.step > step)
+                .values(state=State.READY, step=None)
+            )
+            db.execute(evaluations.delete().where(evaluations.c.step > step))
+        return step
+
+    def last_trained(self) -> int:
+        """The id of the newest trained group, 0 where there is none."""
+        with self._engine.connect() as db:
+            newest = sa.select(sa.func.max(groups.c.id)).where(groups.c.state == State.TRAINED)
+            return db.scalar(newest) or 0
+
+    # ---- evaluations asked for by the learner, made by the evaluator
+
+    def next_evaluation(self) -> int | None:
+        with self._engine.connect() as db:
+            todo = sa.select(evaluations.c.step).where(~evaluations.c.done).order_by(evaluations.c.step)
+            return db.scalar(todo.limit(1))
+
+    def evaluated(self, step: int) -> None:
+        with self._engine.begin() as db:
+            db.execute(evaluations.update().where(evaluations.c.step == step).values(done=True))
+
+    # ---- what the supervisor asks of the learner
+
+    def ask_stop(self, stop: bool = True) -> None:
+        """Asks the learner to finish its step, save and end; or takes that back."""
+        with self._engine.begin() as db:
+            db.execute(requests.delete())
+            if stop:
+                db.execute(requests.insert().values(what="stop"))
+
+    def stop_asked(self) -> bool:
+        with self._engine.connect() as db:
+            return db.scalar(sa.select(requests.c.what)) is not None
+
+    # ---- the books
+
+    def counts(self) -> dict[State, int]:
+        """Groups in each state."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
+        return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
+
+    def turn(self, first: int, last: int) -> Turn:
+        """The groups with ids first … last."""
+        with self._engine.connect() as db:
+            query = sa.select(groups.c.state, sa.func.count(), sa.func.sum(groups.c.mean_reward))
+            rows = db.execute(query.where(groups.c.id.between(first, last)).group_by(groups.c.state)).all()
+        marked = sum(n for state, n, _ in rows if state != State.UNVERIFIED)
+        reward = sum(total or 0.0 for state, _, total in rows if state != State.UNVERIFIED)
+        states = {State(state): n for state, n, _ in rows}
+        return Turn(reward=reward / marked if marked else float("nan"), states=states)
+
+    @staticmethod
+    def _move(db: sa.Connection, ids: Sequence[int], source: State, values: dict[str, object]) -> None:
+        moved = db.execute(groups.update().where(groups.c.id.in_(ids), groups.c.state == source).values(**values))
+        if moved.rowcount != len(ids):
+            raise LookupError(f"{len(ids) - moved.rowcount} of the groups {list(ids)} are not {source}")
+
+
+def _configure_sqlite(engine: sa.Engine) -> None:
+    """WAL, so that readers and the writer do not block each other; transactions take the write lock at once, so that a
+    read followed by a write is one step."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        connection.isolation_level = None  # SQLAlchemy's `begin` below, not sqlite3's
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

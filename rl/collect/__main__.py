@@ -1,0 +1,36 @@
+"""The collector's process: `python -m rl.collect RUN --server-url URL --policy NAME`."""
+
+import asyncio
+from pathlib import Path
+
+from rl.buffer.ledger import Buffer
+from rl.collect.client import ServerClient
+from rl.collect.collector import collect
+from rl.core import cli
+from rl.core.processes import die_with_parent
+from rl.core.rundir import RunDir
+from rl.problems.prompt import Prompter
+from rl.problems.sources import resolve_model
+
+
+async def run_collector(run: RunDir, server_url: str, policy: str) -> None:
+    config = run.config()
+    buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
+    prompter = Prompter(resolve_model(config.model))
+    async with ServerClient(server_url) as client:
+        await client.wait_accepted(policy)
+        await collect(config, buffer, client, prompter, policy=policy)
+
+
+def main(argv: list[str]) -> None:
+    die_with_parent()
+    parser = cli.Parser(prog="python -m rl.collect", description="The collector of a run.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--server-url", required=True)
+    parser.add_argument("--policy", required=True, help="the policy's name on the server")
+    args = parser.parse_args(argv)
+    asyncio.run(run_collector(RunDir(args.run), args.server_url, args.policy))
+
+
+if __name__ == "__main__":
+    cli.run(main)

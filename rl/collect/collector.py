@@ -1,0 +1,96 @@
+"""The collector: free slots → problems → completions → verdicts → groups in the buffer.
+
+It works continuously: every free slot becomes a request at once, every finished request a stored group. What bounds it
+is the capacity of the buffer.
+"""
+
+import asyncio
+
+from rewards import VerifierPool
+from rl.buffer.ledger import Buffer
+from rl.collect.client import ServerClient
+from rl.core.config import TrainConfig
+from rl.core.types import Group, Problem, Rollout, Sample
+from rl.problems.prompt import Prompter
+from rl.problems.sources import load_problems, problem_order
+from rollout_server.schema import GenerateRequest, Sampling
+
+IDLE_S = 0.01
+"""Between two looks for a free slot."""
+
+
+async def sample_group(
+    client: ServerClient,
+    verifiers: VerifierPool,
+    prompter: Prompter,
+    problem: Problem,
+    *,
+    group_id: int,
+    n: int,
+    sampling: Sampling,
+    policy: str | None,
+    policy_version: int | None = None,
+) -> Group:
+    """n verified completions of one problem, in one request.
+
+    Args:
+        policy: None for the base model, whose samples have version 0.
+        policy_version: None for the newest that the server has accepted.
+
+    Raises:
+        ServerError: the server is unreachable, or refused.
+    """
+    prompt_ids = prompter.prompt_ids(problem)
+    request = GenerateRequest(
+        policy=policy, policy_version=policy_version, prompts=[prompt_ids], n=n, sampling=sampling
+    )
+    (completions,) = (await client.generate(request)).completions
+    texts = [prompter.text(c.token_ids) for c in completions]
+    verdicts = await verifiers.verify(texts, problem.gold)
+    samples = [
+        Sample(
+            rollout=Rollout(
+                token_ids=completion.token_ids,
+                sampler_logprobs=completion.logprobs,
+                policy_version=completion.policy_version or 0,
+                finish_reason=completion.finish_reason,
+                text=text,
+            ),
+            verdict=verdict,
+        )
+        for completion, text, verdict in zip(completions, texts, verdicts, strict=True)
+    ]
+    return Group(id=group_id, problem=problem, prompt_ids=prompt_ids, samples=samples)
+
+
+async def collect(
+    config: TrainConfig, buffer: Buffer, client: ServerClient, prompter: Prompter, *, policy: str
+) -> None:
+    """Keeps the buffer full until it is cancelled.
+
+    Raises:
+        ServerError: the server is unreachable, or refused.
+    """
+    problem_of = problem_order(load_problems(config.problems, "train"), config.seed)
+    sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens)
+    async with VerifierPool() as verifiers, asyncio.TaskGroup() as tasks:
+
+        async def fill(group_id: int) -> None:
+            group = await sample_group(
+                client,
+                verifiers,
+                prompter,
+                problem_of(group_id),
+                group_id=group_id,
+                n=config.group_size,
+                sampling=sampling,
+                policy=policy,
+            )
+            buffer.put(group)
+
+        for group_id in buffer.unfinished():
+            tasks.create_task(fill(group_id))
+        while True:
+            for group_id in buffer.issue():
+                tasks.create_task(fill(group_id))
+            await asyncio.sleep(IDLE_S)

@@ -1,0 +1,144 @@
+"""The command line: defaults < `--config FILE.toml` < flags, with the source of every value.
+
+Flags are made from the fields of `TrainConfig`, so that a setting is written down once. Errors are `UsageError`s; `run`
+turns every `TallyError` into a sentence on stderr and its exit code.
+"""
+
+import argparse
+import difflib
+import os
+import sys
+import tomllib
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from rl.core.config import TrainConfig
+from rl.core.errors import TallyError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are `UsageError`s and name the nearest flag."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, fix=f"{self.prog} --help lists what it takes")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [option for action in self._actions for option in action.option_strings]
+            raise UsageError(f"{self.prog} does not know {unknown[0]!r}", fix=nearest(unknown[0].split("=")[0], flags))
+        return parsed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A configuration and where each of its values came from: `default`, `FILE.toml` or `flag`."""
+
+    config: TrainConfig
+    sources: dict[str, str]
+
+    def lines(self) -> list[str]:
+        values = self.config.model_dump(mode="json")
+        return [f"{name:18} {values[name]!s:16} {source}" for name, source in self.sources.items()]
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Gives the parser `--config` and one flag for every field of `TrainConfig`."""
+    group = parser.add_argument_group("configuration (defaults < --config < flags)")
+    group.add_argument("--config", type=Path, metavar="FILE.toml", help="read settings from a file")
+    for name, field in TrainConfig.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        text = " ".join((field.description or "").split()).replace("%", "%%")
+        if field.default is not None:
+            text += f" (default: {field.default})"
+        if field.annotation is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            metavar = "|".join(_choices(field.annotation)) or name.rsplit("_", 1)[-1].upper()
+            group.add_argument(flag, dest=name, metavar=metavar, help=text)
+
+
+def resolve(args: argparse.Namespace) -> Resolved:
+    """The configuration that parsed flags ask for.
+
+    Raises:
+        UsageError: an unreadable file, an unknown key, or a value that is out of its range.
+    """
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(TrainConfig.model_fields, "default")
+    if args.config is not None:
+        for name, value in read_toml(args.config).items():
+            values[name], sources[name] = value, str(args.config)
+    for name in TrainConfig.model_fields:
+        if (value := getattr(args, name)) is not None:
+            values[name], sources[name] = value, "flag"
+    return Resolved(config=validated(values, sources), sources=sources)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a configuration file, by field name."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read --config {path}: {error.strerror}", fix="name an existing file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}", fix="write lines like: lr = 2e-6") from None
+    for name in values:
+        if name not in TrainConfig.model_fields:
+            raise UsageError(f"{path} has an unknown key {name!r}", fix=nearest(name, list(TrainConfig.model_fields)))
+    return values
+
+
+def validated(values: dict[str, Any], sources: dict[str, str]) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise UsageError(reason) from None
+        name = str(first["loc"][0])
+        flag = "--" + name.replace("_", "-")
+        raise UsageError(
+            f"{flag} {values[name]} ({sources[name]}): {reason}",
+            fix=" ".join((TrainConfig.model_fields[name].description or "").split()),
+        ) from None
+
+
+def nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else "--help lists all of them"
+
+
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Runs a command: its `TallyError`s become a sentence and an exit code, never a traceback."""
+    try:
+        code = main(sys.argv[1:]) or 0
+    except TallyError as error:
+        fix = f"\n  fix: {error.fix}" if error.fix else ""
+        print(f"error: {error}{fix}", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a field takes, if it takes words of a list: a Literal or an Enum, optional or not."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return [str(choice) for choice in typing.get_args(annotation)]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [str(member.value) for member in annotation]
+    return [choice for option in typing.get_args(annotation) for choice in _choices(option)]

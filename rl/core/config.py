@@ -1,0 +1,154 @@
+"""The configuration of a run: one flat record whose field names are the flags.
+
+`--buffer` and `--batch` count samples (completions) and are multiples of `--group-size`. A field that is None by
+default follows from others.
+"""
+
+from math import cos, pi
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from rl.learner.kinds import LOSS_DEFAULTS, ImportanceMode, LossKind
+
+STARTER = "starter"
+FULL_FINE_TUNING_LR = 1e-5
+"""Rates at or below this are those of full fine-tuning. LoRA wants about ten times the full rate (Schulman et al. 2025,
+"LoRA Without Regret"); published LoRA recipes for GRPO use 1e-5 to 1.7e-4."""
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a run computes. Immutable; written to the run's `config.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    # ---- model and problems
+    model: str = STARTER
+    """hub name or folder of a transformers causal model; `starter` is the embedded stand-in"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the base weights, in server and learner; auto: float32 on CPU, bfloat16 on CUDA"""
+    problems: str = STARTER
+    """`starter` (arithmetic), or a JSONL file whose rows have `problem` and `answer`"""
+
+    # ---- sampling
+    group_size: int = Field(8, ge=2)
+    """completions sampled for each problem"""
+    buffer: PositiveInt = 256
+    """samples in flight, stored and in training at any time; with --batch it bounds staleness"""
+    max_staleness: int | None = Field(None, ge=0)
+    """steps a token's policy may be behind the learner's when trained on (default: buffer / batch - 1)"""
+    temperature: float = Field(1.0, gt=0, le=10)
+    """of sampling, for training and evaluation"""
+    max_tokens: PositiveInt = 40
+    """tokens a completion may have"""
+
+    # ---- learning
+    steps: PositiveInt = 300
+    """optimizer updates"""
+    batch: PositiveInt = 32
+    """samples an update is computed from"""
+    lr: float = Field(1e-3, gt=0)
+    """peak learning rate of AdamW on the adapter"""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """of the learning rate after warm-up: constant, or decaying to zero at --steps"""
+    warmup: int = Field(0, ge=0)
+    """steps over which the learning rate rises from zero"""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay"""
+    grad_clip: float = Field(1.0, gt=0)
+    """largest norm of the gradient"""
+    loss: LossKind = LossKind.GRPO
+    """estimator of the policy gradient"""
+    clip_low: float | None = Field(None, ge=0)
+    """lower clip of the probability ratio, as a distance from 1; for cispo the smallest ratio (default: the paper's)"""
+    clip_high: float | None = Field(None, gt=0)
+    """upper clip of the ratio, as a distance from 1; for cispo the largest ratio (default: the paper's)"""
+    importance: ImportanceMode | None = None
+    """weigh tokens by policy / sampler, truncated or masked at the cap, instead of clipping it (default: clip)"""
+    importance_cap: float = Field(3.0, gt=0)
+    """largest weight of --importance"""
+    kl_coef: float = Field(0.0, ge=0)
+    """weight of the KL penalty towards the base model; 0 computes none"""
+
+    # ---- adapter and learner
+    lora_rank: PositiveInt = 16
+    """rank of the adapter"""
+    lora_alpha: float = Field(32.0, gt=0)
+    """scale of the adapter: its output is multiplied by alpha / rank"""
+    lora_target: str = "all-linear"
+    """modules that get an adapter: all-linear, or names separated by commas"""
+    learners: PositiveInt = 1
+    """learner processes (DDP ranks)"""
+    micro_tokens: PositiveInt = 16384
+    """padded tokens in one forward pass of one learner"""
+    grad_checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, more time"""
+
+    # ---- evaluation
+    eval_every: PositiveInt = 100
+    """steps between evaluations on held-out problems; the first and the last step always have one"""
+    eval_problems: PositiveInt = 256
+    """held-out problems in an evaluation"""
+    eval_samples: PositiveInt = 8
+    """completions of each held-out problem"""
+
+    # ---- run
+    seed: int = Field(0, ge=0)
+    """of the order of problems and of the adapter's initial weights"""
+    save_every: PositiveInt = 50
+    """steps between checkpoints"""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("batch", "buffer"):
+            value = getattr(self, name)
+            if value % self.group_size:
+                low = value // self.group_size * self.group_size
+                near = " or ".join(str(n) for n in (low, low + self.group_size) if n)
+                raise ValueError(
+                    f"{name} {value} is not a multiple of group_size {self.group_size}: try --{name} {near}"
+                )
+        if self.buffer < self.batch:
+            raise ValueError(f"buffer {self.buffer} cannot hold one batch of {self.batch}: try --buffer {self.batch}")
+        if self.batch < self.learners:
+            raise ValueError(f"batch {self.batch} leaves some of {self.learners} learners without a sample")
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup {self.warmup} is longer than the run: --steps is {self.steps}")
+        return self
+
+    @property
+    def staleness_bound(self) -> int:
+        """Steps: what the buffer's capacity allows, or less where `max_staleness` says so."""
+        by_capacity = -(-self.buffer // self.batch) - 1
+        return by_capacity if self.max_staleness is None else min(self.max_staleness, by_capacity)
+
+    @property
+    def clip(self) -> tuple[float, float]:
+        """(low, high), the paper's where the user named none."""
+        paper = LOSS_DEFAULTS[self.loss]
+        low = paper.clip_low if self.clip_low is None else self.clip_low
+        high = paper.clip_high if self.clip_high is None else self.clip_high
+        return low, high
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of the update that makes `step` (1 … steps)."""
+        if step <= self.warmup:
+            return self.lr * step / self.warmup
+        left = (self.steps - step + 1) / max(1, self.steps - self.warmup)
+        return self.lr * {"constant": 1.0, "linear": left, "cosine": (1 - cos(pi * left)) / 2}[self.schedule]
+
+    def consequences(self) -> list[str]:
+        """What follows from the configuration, in sentences for `--dry-run` and the start of a run."""
+        groups = self.batch // self.group_size
+        lines = [
+            f"{self.batch} samples a step: {groups} problems × {self.group_size} completions; "
+            f"{self.batch * self.steps} samples in {self.steps} steps",
+            f"buffer {self.buffer} / batch {self.batch}: samples are at most {self.staleness_bound} steps stale"
+            + (" (on-policy)" if self.staleness_bound == 0 else ""),
+        ]
+        if self.lr <= FULL_FINE_TUNING_LR:
+            lines.append(
+                f"lr {self.lr:g} is a rate for full fine-tuning: a LoRA adapter hardly moves at it, so expect a flat "
+                "curve. Published LoRA recipes use 1e-5 to 2e-4 on 0.5B–8B models; the starter model learns at 1e-3"
+            )
+        return lines

@@ -1,0 +1,37 @@
+"""The only place where metric names exist: what each number of `metrics.jsonl` is, in which unit."""
+
+STEP_METRICS = {
+    "step": "updates made so far",
+    "reward": "mean reward of all groups whose turn came, those without signal included",
+    "reward_trained": "mean reward of the samples trained on",
+    "no_signal": "share of groups whose rewards were all equal: counted, not trained on",
+    "unverified": "groups the verifier could not mark",
+    "errors": "samples of the batch that the verifier could not mark; they left their groups",
+    "length": "tokens: mean length of the completions trained on",
+    "truncated": "share of completions cut at --max-tokens",
+    "staleness_mean": "steps: how far the samples' policy was behind the learner's",
+    "staleness_max": "steps; never above the bound of the configuration",
+    "loss": "the global loss; no sign of progress by itself",
+    "grad_norm": "norm of the gradient before clipping",
+    "lr": "learning rate of this update",
+    "ratio": "mean probability ratio, policy / old",
+    "clipped_low": "share of tokens that the lower clip acted on",
+    "clipped_high": "share of tokens that the upper clip acted on",
+    "ess": "effective sample size of policy / sampler, as a share of the tokens",
+    "kl": "mean KL to the base, where --kl-coef is not 0",
+    "mismatch_kl": "sampler against learner at the same version: an alarm for numerics; 1e-8 is usual in float32",
+    "logprob_gap": "mean |logprob difference| of the published version's canary, server against learner",
+    "moved": "mean |logprob difference| of the canary, learner against base",
+    "tokens": "completion tokens trained on in this step",
+    "samples": "samples trained on since the start",
+    "wait_s": "seconds the learner waited for a complete batch",
+    "train_s": "seconds of forward, backward and update",
+    "publish_s": "seconds until the server had proved the new version",
+    "step_s": "seconds of the whole step",
+}
+EVAL_METRICS = {
+    "step": "the checkpoint's step",
+    "adapter_sha256": "the evaluated adapter",
+    "summary": "pass@k and maj@k with 95 % intervals clustered by question",
+    "seconds": "of the evaluation",
+}

@@ -1,0 +1,98 @@
+"""Child processes that never outlive their parent, however it ends."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+PR_SET_PDEATHSIG = 1
+STOP_S = 10.0
+"""What a process gets between SIGTERM and SIGKILL."""
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent dies, even by SIGKILL. Linux only; elsewhere it does nothing."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """A process of the run: in a session of its own (Ctrl-C reaches only the parent), its output in a log file."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self.name, self.log = name, log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                pass_fds=pass_fds,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return self._process.poll()
+
+    def last_words(self) -> str:
+        """Why it ended: its last `error:` line and what follows, else the last line of its log."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [i for i, line in enumerate(lines) if line.startswith("error: ")]
+        return "\n".join(lines[errors[-1] :][:2]).removeprefix("error: ") if errors else "".join(lines[-1:])
+
+    def terminate(self) -> None:
+        if self.exit_code is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends the process and whatever it left in its session."""
+        with suppress(ProcessLookupError):  # all of them have gone
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Children:
+    """The processes of a run; leaving the context ends them all, gently first."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, child: Child) -> Child:
+        self._children.append(child)
+        return child
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(self._children)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children:
+            child.terminate()
+        end = time.monotonic() + STOP_S
+        while any(c.exit_code is None for c in self._children) and time.monotonic() < end:
+            time.sleep(0.02)
+        for child in self._children:
+            child.kill()

@@ -1,0 +1,38 @@
+"""Starting a rollout server on this machine."""
+
+import socket
+import sys
+from pathlib import Path
+
+from rl.core.config import TrainConfig
+from rl.core.errors import UsageError
+from rl.core.processes import Child
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on loopback, for a server to inherit: its address is known before it starts, and stays.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        fix = "take another --port, or leave it out for a free one"
+        raise UsageError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", fix=fix) from None
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
+def start_server(model: str, config: TrainConfig, listener: socket.socket, log: Path, env: dict[str, str]) -> Child:
+    """A server of `model` that answers on `listener`; it loads the model while it answers `/health`."""
+    command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
+    command += ["--model", model, "--dtype", config.dtype]
+    command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
+    return Child("server", command, log, env, pass_fds=[listener.fileno()])

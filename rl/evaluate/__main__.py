@@ -1,0 +1,61 @@
+"""The evaluator's process: `python -m rl.evaluate RUN --server-url URL --policy NAME`.
+
+It makes the evaluations that the learner asks for in the ledger, oldest first, until it is ended.
+"""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+
+from rewards import VerifierPool
+from rl.buffer.ledger import Buffer
+from rl.collect.client import ServerClient
+from rl.core import cli
+from rl.core.processes import die_with_parent
+from rl.core.rundir import RunDir
+from rl.evaluate.evaluator import Evaluator
+from rl.evaluate.result import summary
+from rl.learner.checkpoint import name_of, read_adapter
+from rl.problems.prompt import Prompter
+from rl.problems.sources import resolve_model
+
+LOOK_S = 0.25
+
+
+async def run_evaluator(run: RunDir, server_url: str, policy: str) -> None:
+    config = run.config()
+    buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
+    prompter = Prompter(resolve_model(config.model))
+    async with ServerClient(server_url) as client, VerifierPool(workers=1) as verifiers:
+        await client.wait_accepted(policy)
+        evaluator = Evaluator(config, client, prompter, verifiers)
+        while True:
+            if (step := buffer.next_evaluation()) is None:
+                await asyncio.sleep(LOOK_S)
+                continue
+            adapter = read_adapter(run.checkpoints / name_of(step))
+            result = await evaluator.evaluate(policy=f"{policy}-eval", step=step, adapter=adapter)
+            result.save(run.evals / f"{name_of(step)}.json")
+            estimates = {name: asdict(e) if e else None for name, e in summary(result).items()}
+            run.log(
+                kind="eval",
+                step=step,
+                adapter_sha256=result.adapter_sha256,
+                summary=estimates,
+                seconds=result.seconds,
+            )
+            buffer.evaluated(step)
+
+
+def main(argv: list[str]) -> None:
+    die_with_parent()
+    parser = cli.Parser(prog="python -m rl.evaluate", description="The evaluator of a run.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--server-url", required=True)
+    parser.add_argument("--policy", required=True, help="the policy's name on the server")
+    args = parser.parse_args(argv)
+    asyncio.run(run_evaluator(RunDir(args.run), args.server_url, args.policy))
+
+
+if __name__ == "__main__":
+    cli.run(main)

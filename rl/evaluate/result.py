@@ -1,0 +1,228 @@
+"""The result of an evaluation: what was measured (a JSON file) and what follows from it.
+
+The file holds answers and marks; pass@k, intervals and tests are estimates, made when it is read.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from rewards.verdict import Mark
+from rl.core.errors import UsageError
+from rl.core.types import Problem
+from rl.evaluate.stats import Difference, Estimate, estimate_mean, maj_at_k, paired_difference, pass_at_k
+
+_MISSING = "–"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionResult:
+    """The samples of one problem. Both lists are empty where none came back.
+
+    Example: ``QuestionResult(problem_id="9f2c…", answers=["33", None], marks=[Mark.RIGHT, Mark.WRONG])``
+    """
+
+    problem_id: str
+    answers: list[str | None]
+    """What each sample votes for in maj@k; None where nothing was extracted."""
+    marks: list[Mark]
+
+    def __post_init__(self) -> None:
+        if len(self.answers) != len(self.marks):
+            raise ValueError(f"{self.problem_id}: {len(self.answers)} answers but {len(self.marks)} marks")
+
+    @property
+    def verified(self) -> list[tuple[str | None, bool]]:
+        """(answer, right?) of the samples that the verifier could mark: an error is missing, not wrong."""
+        marked = zip(self.answers, self.marks, strict=True)
+        return [(answer, mark is Mark.RIGHT) for answer, mark in marked if mark is not Mark.ERROR]
+
+    def pass_at(self, k: int) -> float | None:
+        """pass@k; None with fewer than k verified samples."""
+        right = [is_right for _, is_right in self.verified]
+        return pass_at_k(len(right), sum(right), k) if len(right) >= k else None
+
+    def maj_at(self, k: int) -> float | None:
+        """maj@k, by the vote of all verified samples where they are fewer than k; None without any."""
+        if not self.verified:
+            return None
+        answers, right = zip(*self.verified, strict=True)
+        return maj_at_k(answers, right, min(k, len(answers)))
+
+    @property
+    def error_share(self) -> float | None:
+        """Share of the samples that the verifier could not mark; None without samples."""
+        return self.marks.count(Mark.ERROR) / len(self.marks) if self.marks else None
+
+    @property
+    def no_answer_share(self) -> float | None:
+        """Share of the verified samples from which nothing was extracted; None without any."""
+        answers = [answer for answer, _ in self.verified]
+        return answers.count(None) / len(answers) if answers else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalResult:
+    """One policy on one problem set."""
+
+    step: int
+    adapter_sha256: str | None
+    """The hash of the adapter's bytes; None is the base model."""
+    model: str
+    problems: str
+    """The problem set's name, for people; what is compared is its hash."""
+    problems_sha256: str
+    """`hash_problems` of the evaluated problems."""
+    samples_per_problem: int
+    temperature: float
+    max_tokens: int
+    questions: list[QuestionResult]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if len({question.problem_id for question in self.questions}) < len(self.questions):
+            raise ValueError("a problem_id occurs twice")
+        if any(len(question.marks) > self.samples_per_problem for question in self.questions):
+            raise ValueError(f"a question has more than {self.samples_per_problem} samples")
+
+    @property
+    def missing(self) -> list[str]:
+        """Ids of the questions without a verified sample: no estimate has them, least of all as wrong."""
+        return [question.problem_id for question in self.questions if not question.verified]
+
+    def save(self, path: Path) -> None:
+        """Write the JSON file; whoever reads ``path`` at any time finds the old file or the whole new one."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.write_bytes(msgspec.json.encode(self))
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            UsageError: the file cannot be read or is not an evaluation's result.
+        """
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            fix = "give the path of a file under the run's evals/"
+            raise UsageError(f"cannot read the evaluation {path}: {error.strerror}", fix=fix) from error
+        except msgspec.DecodeError as error:
+            fix = "delete the file and evaluate that checkpoint again"
+            raise UsageError(f"{path} is not an evaluation's result: {error}", fix=fix) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two evaluations on the questions that both could measure."""
+
+    pass_at_1: Difference | None
+    """other − base; None when no question was measured in both."""
+    left_out: list[str]
+    """Ids of the questions that at least one of both could not measure."""
+
+
+def hash_problems(problems: Iterable[Problem]) -> str:
+    """SHA-256 over the ids and golds of problems, in any order."""
+    return hashlib.sha256(msgspec.json.encode(sorted((p.id, p.gold) for p in problems))).hexdigest()
+
+
+def summary(result: EvalResult, ks: Sequence[int] | None = None) -> dict[str, Estimate | None]:
+    """``pass@k`` for each k, ``maj@n``, and the shares ``error`` and ``no_answer``, each with its interval.
+
+    An estimate is over the questions that could be measured (its ``n_questions``), or None without any.
+
+    Args:
+        ks: the powers of two up to ``samples_per_problem`` unless given.
+    """
+    n = result.samples_per_problem
+    if ks is None:
+        ks = [2**i for i in range(n.bit_length())]
+    return {
+        **{f"pass@{k}": _estimate(question.pass_at(k) for question in result.questions) for k in ks},
+        f"maj@{n}": _estimate(question.maj_at(n) for question in result.questions),
+        "error": _estimate(question.error_share for question in result.questions),
+        "no_answer": _estimate(question.no_answer_share for question in result.questions),
+    }
+
+
+def compare(base: EvalResult, other: EvalResult) -> Comparison:
+    """Is other better than base? Paired by question, at pass@1.
+
+    Raises:
+        UsageError: they were measured on different problems, or at another temperature or max_tokens.
+    """
+    for field in ("problems_sha256", "temperature", "max_tokens"):
+        ours, theirs = getattr(base, field), getattr(other, field)
+        if ours != theirs:
+            raise UsageError(
+                f"step {other.step} cannot be compared with step {base.step}: "
+                f"{field} is {theirs} in the first and {ours} in the second",
+                fix="evaluate both on the same problems, at the same temperature and max_tokens",
+            )
+    before, after = _pass_at_1(base), _pass_at_1(other)
+    both = [problem_id for problem_id in before if problem_id in after]
+    asked = {question.problem_id for result in (base, other) for question in result.questions}
+    difference = None
+    if both:
+        difference = paired_difference({q: before[q] for q in both}, {q: after[q] for q in both})
+    return Comparison(pass_at_1=difference, left_out=sorted(asked - set(both)))
+
+
+def format_table(results: Mapping[str, EvalResult], base: EvalResult) -> str:
+    """A Markdown table in percent, base first: pass@1, pass@k, maj@k and the paired difference to base.
+
+    k is the largest number of samples that all of them have. What could not be measured is shown as –.
+
+    Args:
+        results: the name of each row → its result.
+
+    Raises:
+        UsageError: a result cannot be compared with base.
+    """
+    k = min(result.samples_per_problem for result in (base, *results.values()))
+    head = ["run", "step", "questions", "pass@1 %", f"pass@{k} %", f"maj@{k} %", "pass@1 − base", "p"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], ["base", *_measured(base, k), _MISSING, _MISSING]]
+    for name, result in results.items():
+        difference = compare(base, result).pass_at_1
+        rows.append([name, *_measured(result, k), _percent(difference, sign="+"), _p_value(difference)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _measured(result: EvalResult, k: int) -> list[str]:
+    measured = len(result.questions) - len(result.missing)
+    estimates = [
+        _estimate(question.pass_at(1) for question in result.questions),
+        _estimate(question.pass_at(k) for question in result.questions),
+        _estimate(question.maj_at(k) for question in result.questions),
+    ]
+    return [str(result.step), f"{measured}/{len(result.questions)}", *map(_percent, estimates)]
+
+
+def _estimate(per_question: Iterable[float | None]) -> Estimate | None:
+    values = [value for value in per_question if value is not None]
+    return estimate_mean(values) if values else None
+
+
+def _pass_at_1(result: EvalResult) -> dict[str, float]:
+    values = ((question.problem_id, question.pass_at(1)) for question in result.questions)
+    return {problem_id: value for problem_id, value in values if value is not None}
+
+
+def _percent(estimate: Estimate | Difference | None, sign: str = "") -> str:
+    if estimate is None:
+        return _MISSING
+    value, low, high = (f"{100 * x:{sign}.1f}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _p_value(difference: Difference | None) -> str:
+    if difference is None:
+        return _MISSING
+    return "<0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"

@@ -1,0 +1,106 @@
+"""The policy: a frozen base model with a LoRA adapter, and the log-probabilities it gives to completions."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from rl.core.config import TrainConfig
+from rl.core.errors import UsageError
+from rl.learner.collate import MiniBatch
+from rollout_server.schema import CONFIG_KEY
+
+
+class Policy(nn.Module):
+    """`forward` gives log-probabilities, so that DDP can wrap it.
+
+    Args:
+        model: folder or hub name of the base.
+        seed: of the adapter's initial weights (A is random, B zero: at first the policy is the base).
+
+    Raises:
+        UsageError: `lora_target` names modules that the model does not have.
+    """
+
+    def __init__(self, model: str, config: TrainConfig, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.dtype = base_dtype(config, device)
+        self._temperature = config.temperature
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device)
+        if config.grad_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        target = config.lora_target if config.lora_target == "all-linear" else config.lora_target.split(",")
+        torch.manual_seed(config.seed)
+        lora = LoraConfig(
+            r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=target, task_type="CAUSAL_LM"
+        )
+        try:
+            self.model: PeftModel = get_peft_model(base, lora)
+        except ValueError as error:
+            raise UsageError(f"--lora-target {config.lora_target}: {error}", fix="try all-linear") from None
+        self.model.train()
+
+    def forward(self, batch: MiniBatch) -> Tensor:
+        """Log-probabilities [B, T] of the completions under the sampling distribution; padding has any value."""
+        width = batch.completion_BT.shape[1]
+        autocast = self.device.type == "cuda" and self.dtype == torch.bfloat16
+        with torch.autocast("cuda", torch.bfloat16) if autocast else nullcontext():
+            logits_BTV = self.model(
+                input_ids=batch.tokens_BL,
+                attention_mask=batch.attention_BL,
+                position_ids=batch.positions_BL,
+                logits_to_keep=width + 1,
+                use_cache=False,
+            ).logits[:, :-1]
+        return token_logprobs(logits_BTV, batch.completion_BT, self._temperature)
+
+    @contextmanager
+    def adapter_off(self) -> Iterator[None]:
+        """Inside, the policy is the base model: no second model is kept for the reference."""
+        with self.model.disable_adapter():
+            yield
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def adapter_modules(self) -> int:
+        """Linear layers that have a LoRA pair."""
+        return sum(name.endswith("lora_A.weight") for name in get_peft_model_state_dict(self.model))
+
+    def adapter_bytes(self) -> bytes:
+        """The adapter as one safetensors file with its configuration inside: what travels, and what is hashed."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(self.model).items()}
+        return bytes(save(tensors, metadata={CONFIG_KEY: self.adapter_config()}))
+
+    def adapter_config(self) -> str:
+        """peft's configuration as JSON."""
+        config = self.model.peft_config["default"].to_dict() | {"inference_mode": True}
+        plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+        return json.dumps(plain, default=str, sort_keys=True)
+
+    def load_adapter(self, adapter: bytes) -> None:
+        set_peft_model_state_dict(self.model, load(adapter))
+
+
+def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) at the tokens, [B, T], in float32.
+
+    Example: logits (0, ln 3) at temperature 1 give the second token log(3/4) = −0.288.
+    """
+    logits = logits_BTV.float() / temperature
+    return logits.gather(-1, tokens_BT[..., None])[..., 0] - logits.logsumexp(-1)
+
+
+def base_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32

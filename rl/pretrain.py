@@ -1,0 +1,253 @@
+"""Make the starter model: a tiny Qwen2 trained from scratch on the starter's worked completions.
+
+    python -m rl.pretrain --out DIR
+
+Training stops early on purpose: the model knows the format and roughly how, and still slips, which is what reinforcement
+can mend. STARTER.json in the folder says how it was made and how good it is.
+"""
+
+import hashlib
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from rl.core.cli import Parser, run
+from rl.core.errors import UsageError
+from rl.core.types import Problem
+from rl.problems.starter import slipped_completion, starter_problems, worked_completion
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
+STEPS = 1500
+"""Where held-out pass@1 at temperature 1 is near a third."""
+
+BATCH = 64
+LEARNING_RATE = 2e-3
+WARMUP = 50
+SLIPPED_SHARE = 0.5
+"""Of the worked completions in training: what the model imitates at temperature 1, and reinforcement can mend."""
+
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+}
+MEASURED_PROBLEMS = 512
+SAMPLES_PER_PROBLEM = 8
+MAX_COMPLETION_TOKENS = 32
+
+PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
+BOX = r"\boxed{"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'assistant' %}={{ message.content }}{{ eos_token }}{% else %}{{ message.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}={% endif %}"
+)
+"""`47+86` becomes `47+86=`; what the assistant says follows the equals sign."""
+
+
+def build_tokenizer() -> "Qwen2Tokenizer":
+    """Qwen2's tokenizer without merges: one token per byte, and one for the opening of a box, which every answer needs."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = [PAD, EOS, UNK, *sorted(ByteLevel.alphabet())]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)},
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=SHAPE["max_position_embeddings"],
+    )
+    tokenizer.add_tokens(BOX)
+    return tokenizer
+
+
+def build_model(tokenizer: "Qwen2Tokenizer") -> "Qwen2ForCausalLM":
+    """An untrained model; its weights come from torch's global generator."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
+    model = Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, dtype="float32", **SHAPE, **special)
+    )
+    return model
+
+
+def encode_prompt(tokenizer: "Qwen2Tokenizer", problem: Problem) -> list[int]:
+    messages = [{"role": "user", "content": problem.text}]
+    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return ids
+
+
+def encode_pairs(
+    tokenizer: "Qwen2Tokenizer", pairs: Sequence[tuple[Problem, str]]
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Prompts with their completions, padded on the right.
+
+    Returns:
+        Token ids and labels, both [pairs, tokens]; labels are -100 on prompt and padding.
+    """
+    import torch
+
+    prompts = [encode_prompt(tokenizer, problem) for problem, _ in pairs]
+    completions = [[*tokenizer.encode(completion), tokenizer.eos_token_id] for _, completion in pairs]
+    width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
+    ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
+    labels = torch.full((len(pairs), width), -100)
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        end = len(prompt) + len(completion)
+        ids[row, :end] = torch.tensor(prompt + completion)
+        labels[row, len(prompt) : end] = torch.tensor(completion)
+    return ids, labels
+
+
+def draw_pairs(problems: Sequence[Problem], random: Random) -> list[tuple[Problem, str]]:
+    """A batch of problems with completions, a share of which slipped."""
+    return [
+        (p, slipped_completion(p, random) if random.random() < SLIPPED_SHARE else worked_completion(p))
+        for p in random.choices(problems, k=BATCH)
+    ]
+
+
+def train(model: "Qwen2ForCausalLM", tokenizer: "Qwen2Tokenizer", *, random: Random, steps: int) -> None:
+    """Next-token cross-entropy by AdamW; the rate rises for `WARMUP` steps and then falls to 0 along a line."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / WARMUP, 1 - s / steps))
+    problems = starter_problems("train")
+    model.train()
+    for step in range(1, steps + 1):
+        ids, labels = encode_pairs(tokenizer, draw_pairs(problems, random))
+        loss = model(input_ids=ids, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        print(f"\rstep {step}/{steps}  loss {loss.item():.3f}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+
+
+def sample_correct(
+    model: "Qwen2ForCausalLM", tokenizer: "Qwen2Tokenizer", problems: Sequence[Problem], *, n: int
+) -> list[int]:
+    """How many of n completions per problem, sampled at temperature 1, end in the boxed gold."""
+    import torch
+
+    model.eval()
+    prompts = tokenizer.pad(
+        {"input_ids": [encode_prompt(tokenizer, p) for p in problems]}, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        out = model.generate(
+            **prompts, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=n,
+            max_new_tokens=MAX_COMPLETION_TOKENS,
+        )  # fmt: skip
+    texts = tokenizer.batch_decode(out[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+    right = [text.endswith(f"{BOX}{problems[i // n].gold}}}") for i, text in enumerate(texts)]
+    return [sum(right[i : i + n]) for i in range(0, len(right), n)]
+
+
+def measure(model: "Qwen2ForCausalLM", tokenizer: "Qwen2Tokenizer") -> dict[str, Any]:
+    """Held-out pass@1 and pass@k with k the samples per problem: means over problems, normal 95 % intervals."""
+    n, problems = SAMPLES_PER_PROBLEM, starter_problems("heldout")[:MEASURED_PROBLEMS]
+    counts = sample_correct(model, tokenizer, problems, n=n)
+    return {
+        "temperature": 1.0,
+        "problems": len(problems),
+        "samples_per_problem": n,
+        "pass@1": _interval([count / n for count in counts]),
+        f"pass@{n}": _interval([float(count > 0) for count in counts]),
+    }
+
+
+def _interval(values: Sequence[float]) -> dict[str, float]:
+    mean = sum(values) / len(values)
+    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    half = 1.96 * math.sqrt(variance / len(values))
+    return {"value": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
+
+
+def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
+    """Trains, measures, and writes the folder; returns its record.
+
+    Raises:
+        UsageError: `out` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} exists and is not an empty folder", fix="name another --out, or move it away first"
+        )
+    import torch
+    from transformers import GenerationConfig
+
+    started = time.monotonic()
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    train(model, tokenizer, random=Random(seed), steps=steps)
+    minutes = (time.monotonic() - started) / 60
+
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    record = {
+        "what": "trained from scratch on arithmetic by rl.pretrain: a stand-in, not a language model",
+        "command": f"python -m rl.pretrain --seed {seed} --steps {steps} --out DIR",
+        "parameters": model.num_parameters(),
+        "problems": {"train": len(starter_problems("train")), "heldout": len(starter_problems("heldout"))},
+        "heldout": measure(model, tokenizer),
+        "weights_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "minutes": round(minutes, 1),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "tokenizers")},
+        },
+    }
+    (out / "STARTER.json").write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def main(argv: list[str]) -> None:
+    parser = Parser(prog="python -m rl.pretrain", description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("starter_model"), help="new folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights, batches and samples (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    args = parser.parse_args(argv)
+    record = make(args.out, seed=args.seed, steps=args.steps)
+    pass_at_1 = record["heldout"]["pass@1"]
+    print(
+        f"{args.out}: held-out pass@1 {pass_at_1['value']:.3f} [{pass_at_1['low']:.3f}, {pass_at_1['high']:.3f}]"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

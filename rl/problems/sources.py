@@ -1,0 +1,107 @@
+"""Where problems and models come from."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from rewards import check_gold
+from rl.core.config import STARTER
+from rl.core.errors import UsageError
+from rl.core.types import Problem
+from rl.problems.starter import STARTER_MODEL, problem_id, starter_problems
+
+Split = Literal["train", "heldout"]
+HELDOUT_SHARE = 0.1
+"""Of a file without a split of its own: decided for each problem by the hash of its text; adding rows moves none."""
+
+
+def load_problems(source: str, split: Split) -> list[Problem]:
+    """The problems of a split, in a stable order.
+
+    Args:
+        source: `starter`, or a JSONL file whose rows have `problem` and `answer`.
+
+    Raises:
+        UsageError: the file cannot be read, a row lacks a field, a gold cannot be verified, or the split is empty.
+    """
+    if source == STARTER:
+        return starter_problems(split)
+    problems = [p for p in _read_jsonl(Path(source).expanduser()) if _split_of(p) == split]
+    if not problems:
+        raise UsageError(f"{source} has no {split} problems", fix="add rows: one in ten is held out by its hash")
+    return problems
+
+
+def problem_order(problems: list[Problem], seed: int) -> Callable[[int], Problem]:
+    """Group id (1, 2, …) → problem: every epoch is a new permutation, and the order needs no state to be resumed.
+
+    Example: with 3 problems, groups 1–3 are one permutation of them and groups 4–6 another.
+    """
+
+    @cache
+    def permutation(epoch: int) -> list[int]:
+        return random.Random(f"{seed}/{epoch}").sample(range(len(problems)), len(problems))
+
+    def problem_of(group_id: int) -> Problem:
+        epoch, place = divmod(group_id - 1, len(problems))
+        return problems[permutation(epoch)[place]]
+
+    return problem_of
+
+
+def resolve_model(model: str) -> str:
+    """The folder or hub name behind `--model`, checked to exist.
+
+    Raises:
+        UsageError: neither a folder with a model nor a model of the hub.
+    """
+    if model == STARTER:
+        return str(STARTER_MODEL)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            fix = "name a folder saved by transformers' save_pretrained"
+            raise UsageError(f"--model {model}: the folder has no config.json", fix=fix)
+        return str(folder)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(model, "config.json", etag_timeout=5)
+    except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"
+        raise UsageError(f"--model {model}: no such folder, and the hub does not give it: {reason}", fix=fix) from None
+    return model
+
+
+def _read_jsonl(path: Path) -> list[Problem]:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        fix = "name a JSONL file with `problem` and `answer` in every row, or `starter`"
+        raise UsageError(f"cannot read --problems {path}: {error.strerror}", fix=fix) from None
+    problems: dict[str, Problem] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text, gold = str(row["problem"]), str(row["answer"])
+        except (ValueError, KeyError, TypeError):
+            fix = 'write rows like {"problem": "1+1", "answer": "2"}'
+            raise UsageError(f"{path}:{number} has no `problem` and `answer`", fix=fix) from None
+        if reason := check_gold(gold):
+            fix = "correct the answer, or take the row out"
+            raise UsageError(f"{path}:{number}: the answer {gold!r} cannot be verified: {reason}", fix=fix)
+        problem = Problem(id=problem_id(text), text=text, gold=gold)
+        problems.setdefault(problem.id, problem)
+    return list(problems.values())
+
+
+def _split_of(problem: Problem) -> Split:
+    share = int.from_bytes(hashlib.sha256(problem.text.encode()).digest()[:8], "big") / 2**64
+    return "heldout" if share < HELDOUT_SHARE else "train"

@@ -1,0 +1,76 @@
+"""The embedded default: a tiny model and its arithmetic, so that the whole service runs with nothing downloaded.
+
+A stand-in, and not a language model: it was trained from scratch on the worked completions below (`python -m rl.pretrain`
+makes it again) and stopped while it still slips, so that there is something left to learn by reinforcement.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from rl.core.types import Problem
+
+STARTER_MODEL = Path(__file__).parent / "starter_model"
+"""The shipped model in Hugging Face's folder format; STARTER.json in it says how it was made."""
+
+_HELDOUT_SHARE = 16
+"""One problem in so many is held out."""
+
+
+def problem_id(text: str) -> str:
+    """The first 16 hex digits of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def starter_problems(split: Literal["train", "heldout"]) -> list[Problem]:
+    """All problems of a split, in the order of their ids: a shuffle that is the same in every run.
+
+    The id decides the split too, so a held-out problem is in no training, whatever else changes in the family.
+    """
+    problems = [Problem(id=problem_id(text), text=text, gold=gold) for text, gold in _family()]
+    heldout = split == "heldout"
+    chosen = (p for p in problems if (int(p.id, 16) % _HELDOUT_SHARE == 0) == heldout)
+    return sorted(chosen, key=lambda p: p.id)
+
+
+def worked_completion(problem: Problem) -> str:
+    r"""The worked line, by place value, and the answer in a box: `47+86` → `120+13=\boxed{133}`."""
+    return _worked(_parts(problem.text))
+
+
+def slipped_completion(problem: Problem, random: Random) -> str:
+    r"""A worked completion that is one off in one place, and stays so: `47+86` → `110+13=\boxed{123}`."""
+    parts = _parts(problem.text)
+    slipped = random.randrange(len(parts))
+    parts[slipped] += random.choice((-1, 1)) * (10 if slipped == 0 else 1)
+    return _worked(parts)
+
+
+def _family() -> Iterator[tuple[str, str]]:
+    """Every text with its gold: sums and differences of two-digit numbers, and products with a digit added."""
+    for a in range(10, 100):
+        for b in range(10, 100):
+            yield f"{a}+{b}", str(a + b)
+            if a >= b:
+                yield f"{a}-{b}", str(a - b)
+        for b in range(2, 10):
+            for c in range(1, 10):
+                yield f"{a}*{b}+{c}", str(a * b + c)
+
+
+def _parts(text: str) -> list[int]:
+    """What the worked line adds up: the tens, the units and, of a product, what is added to it."""
+    if "*" in text:
+        a, b, c = map(int, re.split(r"[*+]", text))
+        return [a // 10 * 10 * b, a % 10 * b, c]
+    a, b = map(int, re.split(r"[+-]", text))
+    sign = 1 if "+" in text else -1
+    return [(a // 10 + sign * (b // 10)) * 10, a % 10 + sign * (b % 10)]
+
+
+def _worked(parts: list[int]) -> str:
+    tens, *others = parts
+    return f"{tens}{''.join(f'{part:+d}' for part in others)}=\\boxed{{{sum(parts)}}}"

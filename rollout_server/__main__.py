@@ -1,0 +1,163 @@
+"""python -m rollout_server: serve a base model and the LoRA adapters of its policies.
+
+Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong arguments or the port is taken, 3 the model could not be
+loaded or the engine died. The wire is described in rollout_server/schema.py.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from rollout_server.engines import Engine
+
+_STOP_SECONDS = 3  # that running requests get after SIGTERM
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> NoReturn:
+    args = _parser().parse_args()
+    if args.die_with_parent is not None:
+        _die_with(args.die_with_parent)
+    listener = _listener(args)  # first of all: a taken port is known at once, not after the model is loaded
+    engine = _engine(args)
+    with tempfile.TemporaryDirectory(prefix="rollout-server-") as folder:
+        code = asyncio.run(_serve(engine, listener, Path(folder), args.keep))
+    sys.stderr.flush()
+    os._exit(code)  # an engine that is still loading can neither be interrupted nor waited for
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m rollout_server", description=__doc__, formatter_class=formatter)
+    parser.add_argument("--model", help="folder or hub name of the base model (needed by --engine vllm)")
+    parser.add_argument("--engine", choices=["vllm", "scripted"], default="vllm", help="scripted needs no model")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--fd", type=int, help="inherited listening socket, instead of --host and --port")
+    parser.add_argument("--dtype", default="auto", help="of the model; auto is float32 on CPU, bfloat16 on CUDA")
+    parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter")
+    parser.add_argument("--keep", type=int, default=8, help="versions of each policy that stay served")
+    parser.add_argument("--max-model-len", type=int, help="tokens of prompt and completion; as many as fit when absent")
+    parser.add_argument(
+        "--max-num-seqs", type=int, help="completions sampled at the same time; vLLM decides when absent"
+    )
+    parser.add_argument("--gpu-memory", type=float, default=0.9, help="fraction of the GPU's memory to use")
+    parser.add_argument("--cpu-cache", type=float, default=0.5, help="GiB of KV cache on CPU")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument("--die-with-parent", type=int, metavar="PID", help="end when the parent, this process, ends")
+    return parser
+
+
+def _fail(message: str, fix: str, code: int = 2) -> NoReturn:
+    print(f"rollout server: {message}\n  fix: {fix}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, which may have been already."""
+    if sys.platform != "linux":
+        _fail("--die-with-parent needs Linux", "leave it out")
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        _fail(
+            f"the parent, process {parent}, is gone",
+            "start the server by the process that --die-with-parent names",
+        )
+
+
+def _listener(args: argparse.Namespace) -> socket.socket:
+    if args.fd is not None:
+        try:
+            return socket.socket(fileno=args.fd)
+        except OSError as error:
+            _fail(f"--fd {args.fd} is no socket: {error.strerror}", "pass on a listening socket (pass_fds)")
+    try:
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+        return socket.create_server((args.host, args.port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        _fail(f"cannot listen on {args.host}:{args.port}: {reason}", "choose another one with --port or --host")
+
+
+def _engine(args: argparse.Namespace) -> "Engine":
+    if args.engine == "scripted":
+        from rollout_server.engines.scripted import ScriptedEngine
+
+        return ScriptedEngine()
+    if args.model is None:
+        _fail("--model is missing", "name the folder or the hub name of the base model")
+    from rollout_server.engines.vllm import VllmEngine
+    from rollout_server.engines.vllm_load import Options
+
+    return VllmEngine(
+        Options(
+            model=args.model,
+            dtype=args.dtype,
+            max_lora_rank=args.max_lora_rank,
+            keep=args.keep,
+            max_model_len=args.max_model_len,
+            max_num_seqs=args.max_num_seqs,
+            gpu_memory=args.gpu_memory,
+            cpu_cache=args.cpu_cache,
+            seed=args.seed,
+        )
+    )
+
+
+async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: int) -> int:
+    """Answer while the engine loads and runs, until a signal or the engine's end. Returns the exit code."""
+    import uvicorn
+
+    from rollout_server.app import create_app
+    from rollout_server.errors import EngineError
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # uvicorn would raise the signal again when it has stopped, before we have cleaned up
+
+    app = create_app(engine, folder, keep=keep)
+    server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_STOP_SECONDS))
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    print(f"rollout server: {_address(listener)} loads {engine.model}", file=sys.stderr, flush=True)
+    running = asyncio.create_task(_run(engine))
+    running.add_done_callback(lambda _: stop())
+    await server.serve(sockets=[listener])
+    engine.close()
+    await asyncio.wait({running}, timeout=_STOP_SECONDS)
+    error = running.exception() if running.done() else None
+    if isinstance(error, EngineError):
+        print(f"rollout server: {error}", file=sys.stderr, flush=True)
+    elif error:
+        raise error
+    return 3 if error else 0
+
+
+async def _run(engine: "Engine") -> None:
+    await engine.start()
+    print(f"rollout server: ready, {engine.model}", file=sys.stderr, flush=True)
+    await engine.join()
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+if __name__ == "__main__":
+    main()

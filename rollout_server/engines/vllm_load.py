@@ -1,0 +1,109 @@
+"""Creates the vLLM engine: all settings, and all that differs between CPU and CUDA, is here."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rollout_server.engines import Facts
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine
+
+_LORA_SLOTS = 4
+"""Adapters mixed in one batch; others wait in host memory, evicted ones are read from their files again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    model: str
+    dtype: str = "auto"
+    """Of weights and activations; auto is float32 on CPU and bfloat16 on CUDA."""
+    max_lora_rank: int = 16
+    keep: int = 8
+    """Versions of a policy that stay served: as many adapters fit in host memory."""
+    max_model_len: int | None = None
+    """None is what the model allows and the KV cache holds."""
+    max_num_seqs: int | None = None
+    gpu_memory: float = 0.9
+    """Fraction of a GPU's memory that vLLM may take."""
+    cpu_cache: float = 0.5
+    """GiB of KV cache on CPU."""
+    seed: int = 0
+
+
+def load(options: Options) -> tuple["LLMEngine", Facts]:
+    """Create the engine in this thread. vLLM reads the environment when it is imported."""
+    _check_exists(options.model)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread slows small models down whenever cores are shared
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the sampler wants a C++ compiler
+    from vllm import EngineArgs, LLMEngine
+
+    args = EngineArgs(
+        model=options.model,
+        skip_tokenizer_init=True,  # the wire is tokens
+        seed=options.seed,
+        max_model_len=-1 if options.max_model_len is None else options.max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        enable_prefix_caching=True,
+        logprobs_mode="processed_logprobs",  # of the distribution that was sampled from, as the wire promises
+        enable_lora=True,
+        max_lora_rank=options.max_lora_rank,
+        max_loras=_LORA_SLOTS,
+        max_cpu_loras=max(_LORA_SLOTS, options.keep + 1),
+        disable_log_stats=True,
+        **(_cuda_settings(options) if cuda else _cpu_settings(options)),
+    )
+    engine = LLMEngine.from_engine_args(args)
+    facts = Facts(
+        vocab_size=engine.model_config.get_vocab_size(),
+        max_model_len=engine.model_config.max_model_len,
+        max_lora_rank=options.max_lora_rank,
+        linear_shapes=_linear_shapes(options.model),
+    )
+    return engine, facts
+
+
+def _cpu_settings(options: Options) -> dict[str, Any]:
+    """float32 unless asked for: vLLM's own "auto" would serve a float32 checkpoint in bfloat16."""
+    return {
+        "dtype": "float32" if options.dtype == "auto" else options.dtype,
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": int(options.cpu_cache * 2**30),
+    }
+
+
+def _cuda_settings(options: Options) -> dict[str, Any]:
+    return {
+        "dtype": "bfloat16" if options.dtype == "auto" else options.dtype,
+        "gpu_memory_utilization": options.gpu_memory,
+    }
+
+
+def _check_exists(model: str) -> None:
+    """Say at once that a folder is not there, before seconds of imports and a search on the hub."""
+    path = Path(model)
+    looks_local = path.is_absolute() or model.startswith(".") or path.exists()
+    if looks_local and not (path / "config.json").is_file():
+        raise FileNotFoundError(f"there is no {path / 'config.json'}")
+
+
+def _linear_shapes(model: str) -> dict[str, tuple[int, int]]:
+    """Linear layers as transformers and peft name them (vLLM fuses some), from a model without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    return {
+        name: (layer.out_features, layer.in_features)
+        for name, layer in skeleton.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    }

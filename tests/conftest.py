@@ -1,0 +1,33 @@
+"""What the tests share: small groups made by hand."""
+
+from collections.abc import Callable
+
+import pytest
+
+from rewards.verdict import Mark, Verdict
+from rl.core.types import Group, Problem, Rollout, Sample
+
+
+@pytest.fixture(scope="session")
+def make_group() -> Callable[..., Group]:
+    """`make_group(id, marks="rw", version=0)`: one sample for each letter: r(ight), w(rong), e(rror)."""
+    marks = {"r": Mark.RIGHT, "w": Mark.WRONG, "e": Mark.ERROR}
+
+    def make(id: int, marks_text: str = "rw", version: int = 0) -> Group:
+        samples = [
+            Sample(
+                rollout=Rollout(
+                    token_ids=[5 + i, 6, 1],
+                    sampler_logprobs=[-0.5, -0.25 * (i + 1), -0.125],
+                    policy_version=version,
+                    finish_reason="stop",
+                    text=f"completion {i}",
+                ),
+                verdict=Verdict(mark=marks[letter], reason="by hand", answer=str(i), gold="2"),
+            )
+            for i, letter in enumerate(marks_text)
+        ]
+        problem = Problem(id=f"problem-{id}", text="1+1", gold="2")
+        return Group(id=id, problem=problem, prompt_ids=[3, 4], samples=samples)
+
+    return make

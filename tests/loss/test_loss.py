@@ -1,0 +1,322 @@
+"""Numbers worked out by hand, and the invariances that make the loss independent of how a batch is cut up."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rl.learner.kinds import LOSS_DEFAULTS, ImportanceMode, LossKind
+from rl.learner.loss import Loss, LossSums, importance_weights, policy_loss, token_weights
+
+KINDS = list(LossKind)
+CLIPPED_PER_TOKEN = [LossKind.GRPO, LossKind.DR_GRPO, LossKind.DAPO]
+
+# The worked case: a good completion of two tokens and a bad one of three, every old log-prob −1.
+RATIOS = [[1.5, 1.0], [0.5, 1.0, 1.1]]
+ADVANTAGES = torch.tensor([1.0, -2.0], dtype=torch.float64)
+MASK = torch.tensor([[True, True, False], [True, True, True]])
+LENGTHS = MASK.sum(1)
+OLD = torch.full((2, 3), -1.0, dtype=torch.float64)
+CLIPS = dict.fromkeys(KINDS, (0.2, 0.2)) | {LossKind.DAPO: (0.2, 0.28), LossKind.CISPO: (0.0, 1.4)}
+
+
+def worked_policy() -> Tensor:
+    ratios = torch.tensor([[*RATIOS[0], 1.0], RATIOS[1]], dtype=torch.float64)
+    return (OLD + ratios.log()).requires_grad_()
+
+
+def worked_loss(kind: LossKind, policy: Tensor, **kwargs: object) -> Loss:
+    low, high = CLIPS[kind]
+    return policy_loss(
+        policy,
+        **{
+            "old_logprobs_BT": OLD,
+            "mask_BT": MASK,
+            "advantages_B": ADVANTAGES,
+            "weights_B": token_weights(LENGTHS.double(), kind, max_tokens=4),
+            "kind": kind,
+            "clip_low": low,
+            "clip_high": high,
+            **kwargs,
+        },
+    )
+
+
+# Per token −min(r·A, clip(r)·A). Good: −1.2 (clipped from 1.5), −1. Bad: +1.6 (clipped from 0.5), +2, +2.2.
+BY_HAND = {
+    LossKind.GRPO: ((-1.2 - 1.0) / 2 + (1.6 + 2.0 + 2.2) / 3) / 2,
+    LossKind.DR_GRPO: (-1.2 - 1.0 + 1.6 + 2.0 + 2.2) / (2 * 4),
+    LossKind.DAPO: (-1.28 - 1.0 + 1.6 + 2.0 + 2.2) / 5,
+    # √1.5 = 1.22 is clipped to 1.2; ∛(0.5 · 1.1) = 0.819 is inside.
+    LossKind.GSPO: (-1.2 + 2 * 0.55 ** (1 / 3)) / 2,
+    # −min(r, 1.4) · A · log policy, where log policy = −1 + log r.
+    LossKind.CISPO: (
+        -1.4 * (-1 + math.log(1.5))
+        - 1.0 * -1
+        + 2 * (0.5 * (-1 + math.log(0.5)) + 1.0 * -1 + 1.1 * (-1 + math.log(1.1)))
+    )
+    / 5,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_by_hand(kind: LossKind) -> None:
+    assert worked_loss(kind, worked_policy()).total.item() == pytest.approx(BY_HAND[kind], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (LossKind.GRPO, [1 / 4, 1 / 6]),
+        (LossKind.GSPO, [1 / 4, 1 / 6]),
+        (LossKind.DR_GRPO, [1 / 8, 1 / 8]),
+        (LossKind.DAPO, [1 / 5, 1 / 5]),
+        (LossKind.CISPO, [1 / 5, 1 / 5]),
+    ],
+)
+def test_token_weights_by_hand(kind: LossKind, expected: list[float]) -> None:
+    assert token_weights(LENGTHS, kind, max_tokens=4).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_policy_gradient_is_that_of_reinforce(kind: LossKind) -> None:
+    policy = worked_policy()
+    worked_loss(kind, policy, old_logprobs_BT=policy.detach()).total.backward()
+    weights = token_weights(LENGTHS.double(), kind, max_tokens=4)
+    torch.testing.assert_close(policy.grad, -(ADVANTAGES * weights)[:, None] * MASK, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", CLIPPED_PER_TOKEN)
+def test_a_clipped_token_has_no_gradient(kind: LossKind) -> None:
+    policy = worked_policy()
+    worked_loss(kind, policy).total.backward()
+    has_gradient = policy.grad != 0
+    assert has_gradient.tolist() == [[False, True, False], [False, True, True]]
+
+
+def test_gspo_clips_a_whole_sequence() -> None:
+    policy = worked_policy()
+    worked_loss(LossKind.GSPO, policy).total.backward()
+    assert (policy.grad != 0).tolist() == [[False, False, False], [True, True, True]]
+
+
+def test_cispo_keeps_the_gradient_of_a_clipped_token() -> None:
+    policy = worked_policy()
+    worked_loss(LossKind.CISPO, policy).total.backward()
+    assert policy.grad[0].tolist() == pytest.approx([-1.4 / 5, -1.0 / 5, 0.0])
+
+
+@pytest.mark.parametrize("kind", CLIPPED_PER_TOKEN)
+def test_the_clip_never_protects_a_step_in_the_wrong_direction(kind: LossKind) -> None:
+    # A good token that fell and a bad one that rose lie outside the bounds, and must still be pulled back.
+    policy = (OLD + torch.tensor([[0.5], [1.5]], dtype=torch.float64).log()).requires_grad_()
+    loss = worked_loss(kind, policy)
+    loss.total.backward()
+    assert (policy.grad != 0).equal(MASK)
+    assert (loss.sums.clipped_low, loss.sums.clipped_high) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (ImportanceMode.TOKEN_TRUNCATE, [[2.0, 0.5, 1.0], [1.5, 1.0, 1.0]]),
+        (ImportanceMode.TOKEN_MASK, [[0.0, 0.5, 1.0], [1.5, 1.0, 1.0]]),
+        (ImportanceMode.SEQUENCE_TRUNCATE, [[2.0, 2.0, 2.0], [1.5, 1.5, 1.5]]),
+        (ImportanceMode.SEQUENCE_MASK, [[0.0, 0.0, 0.0], [1.5, 1.5, 1.5]]),
+    ],
+)
+def test_importance_weights_by_hand(mode: ImportanceMode, expected: list[list[float]]) -> None:
+    # old / sampler; the sequences' products are 5 · 0.5 = 2.5, above the cap of 2, and 1.5. The 9 is padding.
+    ratios = torch.tensor([[5.0, 0.5, 9.0], [1.5, 1.0, 1.0]], dtype=torch.float64)
+    old = (OLD + ratios.log()).requires_grad_()
+    weights = importance_weights(old, OLD, MASK, mode, cap=2.0)
+    assert not weights.requires_grad
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_importance_weights_scale_the_surrogate(kind: LossKind) -> None:
+    policy = worked_policy()
+    importance = torch.tensor([[3.0], [0.0]], dtype=torch.float64).expand(2, 3)
+    worked_loss(kind, policy, old_logprobs_BT=policy.detach(), importance_BT=importance).total.backward()
+    weights = token_weights(LENGTHS.double(), kind, max_tokens=4)
+    expected = -(ADVANTAGES * weights)[:, None] * MASK * importance
+    torch.testing.assert_close(policy.grad, expected, rtol=0, atol=1e-15)
+
+
+def test_kl_by_hand() -> None:
+    # ref / policy = 2 where the ratio is 1: k3 = 2 − log 2 − 1. Not weighed by the importance.
+    policy = OLD.clone().requires_grad_()
+    loss = worked_loss(
+        LossKind.DAPO,
+        policy,
+        advantages_B=torch.zeros(2, dtype=torch.float64),
+        importance_BT=torch.full_like(OLD, 0.5),
+        ref_logprobs_BT=OLD + math.log(2),
+        beta=0.1,
+    )
+    loss.total.backward()
+    assert loss.total.item() == pytest.approx(0.1 * (1 - math.log(2)))
+    assert loss.sums.kl.item() == pytest.approx(5 * (1 - math.log(2)))
+    # The score-function gradient of KL(policy ‖ ref) on a sampled token: log policy − log ref.
+    torch.testing.assert_close(policy.grad, -0.1 * math.log(2) / 5 * MASK.double())
+
+
+def test_kl_is_weighed_by_the_ratio_off_policy() -> None:
+    policy = worked_policy()
+    ref = policy.detach() + math.log(2)
+    loss = worked_loss(LossKind.DAPO, policy, ref_logprobs_BT=ref, beta=0.1)
+    expected = BY_HAND[LossKind.DAPO] + 0.1 * (1 - math.log(2)) * (1.5 + 1.0 + 0.5 + 1.0 + 1.1) / 5
+    assert loss.total.item() == pytest.approx(expected)
+
+
+def test_beta_zero_only_measures_the_kl() -> None:
+    policy = worked_policy()
+    loss = worked_loss(LossKind.DAPO, policy, ref_logprobs_BT=OLD)
+    assert loss.total.item() == pytest.approx(BY_HAND[LossKind.DAPO])
+    assert loss.sums.kl > 0
+
+
+def test_sums_by_hand() -> None:
+    sums = worked_loss(LossKind.GRPO, worked_policy()).sums
+    assert (sums.tokens, sums.clipped_low, sums.clipped_high) == (5, 1, 1)
+    assert sums.ratio.item() == pytest.approx(1.5 + 1.0 + 0.5 + 1.0 + 1.1)
+    assert sums.ess.item() == pytest.approx(5.1**2 / (5 * (2.25 + 1 + 0.25 + 1 + 1.21)))
+    assert not any(s.requires_grad for s in sums)
+
+
+def test_ess_sees_the_importance_weights() -> None:
+    importance = torch.tensor([[1.0], [0.0]], dtype=torch.float64).expand(2, 3)
+    policy = worked_policy()
+    sums = worked_loss(LossKind.GRPO, policy, old_logprobs_BT=policy.detach(), importance_BT=importance).sums
+    assert sums.ess.item() == pytest.approx(2 / 5)  # two tokens of five have all the weight
+
+
+def random_batch(samples: int = 12, tokens: int = 9) -> dict[str, Tensor]:
+    """Samples of unequal lengths, stale enough that every clip and cap acts."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    lengths = torch.randint(1, tokens + 1, (samples,), generator=generator)
+    policy = normal(samples, tokens) - 3
+    return {
+        "policy": policy,
+        "old_logprobs_BT": policy + normal(samples, tokens),
+        "sampler_logprobs_BT": policy + normal(samples, tokens),
+        "ref_logprobs_BT": policy + normal(samples, tokens),
+        "advantages_B": normal(samples),
+        "mask_BT": torch.arange(tokens) < lengths[:, None],
+    }
+
+
+def gradient(
+    kind: LossKind, batch: dict[str, Tensor], pieces: list[Tensor], mode: ImportanceMode
+) -> tuple[float, Tensor, LossSums]:
+    """The loss, its gradient and the sums of a batch that is trained on in these pieces."""
+    policy = batch["policy"].clone().requires_grad_()
+    weights = token_weights(batch["mask_BT"].sum(1).double(), kind, max_tokens=9)
+    defaults = LOSS_DEFAULTS[kind]
+    total, sums = 0.0, []
+    for rows in pieces:
+        piece = {name: tensor[rows] for name, tensor in batch.items() if name != "policy"}
+        sampler = piece.pop("sampler_logprobs_BT")
+        importance = importance_weights(piece["old_logprobs_BT"], sampler, piece["mask_BT"], mode, cap=2.0)
+        loss = policy_loss(
+            policy[rows],
+            **piece,
+            weights_B=weights[rows],
+            kind=kind,
+            clip_low=defaults.clip_low,
+            clip_high=defaults.clip_high,
+            importance_BT=importance,
+            beta=0.04,
+        )
+        loss.total.backward()
+        total += loss.total.item()
+        sums.append(torch.stack(loss.sums))
+    return total, policy.grad, LossSums(*torch.stack(sums).sum(0))
+
+
+@pytest.mark.parametrize("mode", ImportanceMode)
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_and_their_order_change_nothing(kind: LossKind, mode: ImportanceMode) -> None:
+    batch = random_batch()
+    shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    whole = gradient(kind, batch, [torch.arange(12)], mode)
+    for pieces in ([*torch.arange(12).split(1)], [*shuffled.split(5)]):
+        total, grad, sums = gradient(kind, batch, pieces, mode)
+        assert total == pytest.approx(whole[0], abs=1e-12)
+        torch.testing.assert_close(grad, whole[1], rtol=0, atol=1e-12)
+        torch.testing.assert_close(sums, whole[2], rtol=0, atol=1e-9)
+    assert whole[2].clipped_high > 0
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30, math.nan])
+@pytest.mark.parametrize("mode", ImportanceMode)
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_on_either_side_changes_nothing(kind: LossKind, mode: ImportanceMode, value: float) -> None:
+    batch = random_batch()
+    padded = {
+        name: torch.nn.functional.pad(x.masked_fill(~batch["mask_BT"], value), (3, 2), value=value)
+        for name, x in batch.items()
+        if name.endswith("logprobs_BT") or name == "policy"
+    }
+    padded["advantages_B"] = batch["advantages_B"]
+    padded["mask_BT"] = torch.nn.functional.pad(batch["mask_BT"], (3, 2), value=False)
+    everything = [torch.arange(12)]
+    total, grad, sums = gradient(kind, batch, everything, mode)
+    total_padded, grad_padded, sums_padded = gradient(kind, padded, everything, mode)
+    assert total_padded == pytest.approx(total, abs=1e-12)
+    torch.testing.assert_close(grad_padded[:, 3:-2], grad, rtol=0, atol=1e-12)
+    assert grad_padded[~padded["mask_BT"]].abs().max() == 0
+    torch.testing.assert_close(sums_padded, sums, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ImportanceMode)
+@pytest.mark.parametrize("kind", KINDS)
+def test_extremes_stay_finite_in_float32(kind: LossKind, mode: ImportanceMode) -> None:
+    corners = torch.tensor([-1e4, -200.0, -1.0, 0.0])
+    grid = torch.cartesian_prod(corners, corners, corners, corners)  # every way to disagree
+    batch = {
+        "policy": grid[:, :1].repeat(2, 3),
+        "old_logprobs_BT": grid[:, 1:2].repeat(2, 3),
+        "sampler_logprobs_BT": grid[:, 2:3].repeat(2, 3),
+        "ref_logprobs_BT": grid[:, 3:].repeat(2, 3),
+        "advantages_B": torch.tensor([1.0, -1.0]).repeat_interleave(len(grid)),
+        "mask_BT": torch.ones(2 * len(grid), 3, dtype=torch.bool),
+    }
+    total, grad, sums = gradient(kind, batch, [torch.arange(2 * len(grid))], mode)
+    assert math.isfinite(total)
+    assert grad.isfinite().all()
+    assert torch.stack(sums).isfinite().all()
+
+
+def test_an_empty_completion_adds_nothing() -> None:
+    for kind in KINDS:
+        lengths = torch.tensor([2.0, 0.0], dtype=torch.float64)
+        mask = MASK & torch.tensor([[True], [False]])
+        loss = worked_loss(kind, worked_policy(), mask_BT=mask, weights_B=token_weights(lengths, kind, 4))
+        assert loss.total.isfinite()
+        assert loss.sums.tokens == 2
+
+
+def test_beta_without_a_reference_is_refused() -> None:
+    with pytest.raises(ValueError, match="ref_logprobs_BT"):
+        worked_loss(LossKind.GRPO, worked_policy(), beta=0.04)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"advantages_B": ADVANTAGES[:, None]},
+        {"advantages_B": ADVANTAGES[:1]},
+        {"old_logprobs_BT": OLD[:, :2]},
+        {"weights_B": torch.tensor(0.5)},
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(wrong: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match="one number per sample"):
+        worked_loss(LossKind.GRPO, worked_policy(), **wrong)
