@@ -114,11 +114,11 @@ def _work(connection: socket.socket, check: Check, timeout: float, zygote: int) 
 def _reply(check: Check, completion_text: str, gold: str) -> tuple[str, str, str | None]:
     try:
         verdict = check(completion_text, gold)
+        return verdict.mark, verdict.reason, verdict.answer
     except MemoryError:
         os._exit(1)  # nothing that this process says is to be trusted any more
     except Exception as error:
         return "error", f"verifier raised {type(error).__name__}", None
-    return verdict.mark, verdict.reason, verdict.answer
 
 
 def _limit(kind: int, amount: int) -> None:

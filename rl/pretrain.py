@@ -156,9 +156,7 @@ def sample_correct(
     import torch
 
     model.eval()
-    prompts = tokenizer.pad(
-        {"input_ids": [encode_prompt(tokenizer, p) for p in problems]}, return_tensors="pt"
-    )
+    prompts = tokenizer.pad({"input_ids": [encode_prompt(tokenizer, p) for p in problems]}, return_tensors="pt")
     with torch.inference_mode():
         out = model.generate(
             **prompts, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=n,
@@ -196,9 +194,7 @@ def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
         UsageError: `out` holds something already.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} exists and is not an empty folder", fix="name another --out, or move it away first"
-        )
+        raise UsageError(f"{out} exists and is not an empty folder", fix="name another --out, or move it away first")
     import torch
     from transformers import GenerationConfig
 
@@ -209,9 +205,7 @@ def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
     train(model, tokenizer, random=Random(seed), steps=steps)
     minutes = (time.monotonic() - started) / 60
 
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {
@@ -234,19 +228,13 @@ def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m rl.pretrain", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("starter_model"), help="new folder (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of weights, batches and samples (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("starter_model"), help="new folder (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and samples (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
     args = parser.parse_args(argv)
     record = make(args.out, seed=args.seed, steps=args.steps)
     pass_at_1 = record["heldout"]["pass@1"]
-    print(
-        f"{args.out}: held-out pass@1 {pass_at_1['value']:.3f} [{pass_at_1['low']:.3f}, {pass_at_1['high']:.3f}]"
-    )
+    print(f"{args.out}: held-out pass@1 {pass_at_1['value']:.3f} [{pass_at_1['low']:.3f}, {pass_at_1['high']:.3f}]")
 
 
 if __name__ == "__main__":

@@ -175,24 +175,25 @@ def compare(base: EvalResult, other: EvalResult) -> Comparison:
     return Comparison(pass_at_1=difference, left_out=sorted(asked - set(both)))
 
 
-def format_table(results: Mapping[str, EvalResult], base: EvalResult) -> str:
-    """A Markdown table in percent, base first: pass@1, pass@k, maj@k and the paired difference to base.
+def format_table(results: Mapping[str, EvalResult]) -> str:
+    """A Markdown table in percent: pass@1, pass@k, maj@k, and the paired difference to the first row.
 
     k is the largest number of samples that all of them have. What could not be measured is shown as –.
 
     Args:
-        results: the name of each row → its result.
+        results: the name of each row → its result; the first is the base.
 
     Raises:
-        UsageError: a result cannot be compared with base.
+        UsageError: a result cannot be compared with the base.
     """
-    k = min(result.samples_per_problem for result in (base, *results.values()))
-    head = ["run", "step", "questions", "pass@1 %", f"pass@{k} %", f"maj@{k} %", "pass@1 − base", "p"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], ["base", *_measured(base, k), _MISSING, _MISSING]]
+    base = next(iter(results.values()))
+    k = min(result.samples_per_problem for result in results.values())
+    head = ["", "step", "questions", "pass@1 %", f"pass@{k} %", f"maj@{k} %", "pass@1 − first", "p"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name, result in results.items():
-        difference = compare(base, result).pass_at_1
-        rows.append([name, *_measured(result, k), _percent(difference, sign="+"), _p_value(difference)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        difference = compare(base, result).pass_at_1 if result is not base else None
+        rows.append([name, *_measured(result, k), percent(difference, sign="+"), p_value(difference)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _measured(result: EvalResult, k: int) -> list[str]:
@@ -202,7 +203,7 @@ def _measured(result: EvalResult, k: int) -> list[str]:
         _estimate(question.pass_at(k) for question in result.questions),
         _estimate(question.maj_at(k) for question in result.questions),
     ]
-    return [str(result.step), f"{measured}/{len(result.questions)}", *map(_percent, estimates)]
+    return [str(result.step), f"{measured}/{len(result.questions)}", *map(percent, estimates)]
 
 
 def _estimate(per_question: Iterable[float | None]) -> Estimate | None:
@@ -215,14 +216,14 @@ def _pass_at_1(result: EvalResult) -> dict[str, float]:
     return {problem_id: value for problem_id, value in values if value is not None}
 
 
-def _percent(estimate: Estimate | Difference | None, sign: str = "") -> str:
+def percent(estimate: Estimate | Difference | None, sign: str = "") -> str:
     if estimate is None:
         return _MISSING
     value, low, high = (f"{100 * x:{sign}.1f}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
 
 
-def _p_value(difference: Difference | None) -> str:
+def p_value(difference: Difference | None) -> str:
     if difference is None:
         return _MISSING
     return "<0.001" if difference.p_value < 0.001 else f"{difference.p_value:.3f}"

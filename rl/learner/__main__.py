@@ -1,6 +1,6 @@
 """One learner rank of a run, started by torchrun:
 
-    torchrun --nproc-per-node N -m rl.learner RUN --server-url URL --policy NAME
+torchrun --nproc-per-node N -m rl.learner RUN --server-url URL --policy NAME
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """What a run says in the terminal: a progress bar, and one line of about eight numbers a step."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,15 @@ class MetricsTail:
             while (line := file.readline()).endswith("\n"):  # a line without an end is still being written
                 self._offset = file.tell()
                 yield json.loads(line)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that is moved by calling it with (done, of); nothing without a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 class TrainConsole:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from rewards import check_gold
 from rl.core.config import STARTER
@@ -15,6 +15,7 @@ from rl.core.types import Problem
 from rl.problems.starter import STARTER_MODEL, problem_id, starter_problems
 
 Split = Literal["train", "heldout"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 HELDOUT_SHARE = 0.1
 """Of a file without a split of its own: decided for each problem by the hash of its text; adding rows moves none."""
 

@@ -116,15 +116,15 @@ def test_what_was_measured_differently_is_not_compared(field: str, value: object
         compare(base, other)
     assert "evaluate both" in error.value.fix
     with pytest.raises(UsageError, match=field):
-        format_table({"run": other}, base)
+        format_table({"base": base, "run": other})
 
 
 def test_the_table():
     base = evaluation(*["rwww", "wwww"] * 25)
     better = evaluation(*["rrww", "rrrr"] * 25, step=8)
     broken = evaluation(*["eeee"] * 50, step=16)
-    lines = format_table({"lr-5e-4": better, "broken": broken}, base).splitlines()
-    assert lines[0] == "| run | step | questions | pass@1 % | pass@4 % | maj@4 % | pass@1 − base | p |"
+    lines = format_table({"base": base, "lr-5e-4": better, "broken": broken}).splitlines()
+    assert lines[0] == "|  | step | questions | pass@1 % | pass@4 % | maj@4 % | pass@1 − first | p |"
     assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     intervals = summary(base)
@@ -146,7 +146,7 @@ def test_the_table():
 
 
 def test_the_table_compares_at_the_k_that_all_rows_have():
-    head = format_table({"run": evaluation("rw", n=2, step=8)}, evaluation("rwww")).splitlines()[0]
+    head = format_table({"base": evaluation("rwww"), "run": evaluation("rw", n=2, step=8)}).splitlines()[0]
     assert "pass@2 %" in head
     assert "maj@2 %" in head
 

@@ -25,9 +25,9 @@ def test_batch_scale_centres_by_group_and_divides_by_the_std_of_all_rewards() ->
 
 
 @pytest.mark.parametrize("scale", AdvantageScale)
-@pytest.mark.parametrize("rewards", [[0.1] * 3, [1.0]])
+@pytest.mark.parametrize("rewards", [[0.7] * 8, [1.0]])
 def test_a_group_without_signal_has_no_advantage(scale: AdvantageScale, rewards: list[float]) -> None:
-    # The mean of three times 0.1 is not 0.1 in float32; a single reward has no standard deviation.
+    # In float32 the mean of eight times 0.7 is not 0.7, and the advantage would be 6e-4. One reward has no std.
     advantages = group_advantages([rewards, [0.0, 1.0]], scale)
     assert advantages[:-2].abs().max() < 1e-9
     assert advantages[-1] > 0.4

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import math_verify
 import pytest
 
 from rewards import Mark, check_gold, extract, verify
@@ -34,7 +35,7 @@ def test_every_real_completion_with_a_box_is_marked_as_labelled() -> None:
 
 
 def _adapted(case: dict[str, Any]) -> tuple[str, str, bool] | None:
-    """A case for a strict verifier: a bare answer is put into a box; None for prose in which an answer must be found."""
+    """A case for a strict verifier: a bare answer gets a box; None for prose in which an answer must be found."""
     text, gold = case["pred"], case["gold"]
     if r"\boxed" in gold:
         gold = extract(gold).answer or gold
@@ -46,10 +47,18 @@ def _adapted(case: dict[str, Any]) -> tuple[str, str, bool] | None:
 
 
 def test_cases_are_marked_at_least_as_well_as_by_math_verify_at_its_best() -> None:
-    """0.903 is math-verify 0.9.0's own accuracy on all cases of the file, those with prose included."""
+    """On the same adapted rows, and against 0.903: its accuracy on the whole file, those with prose included."""
     cases = [row for case in _rows("verifier/cases.jsonl") if (row := _adapted(case)) is not None]
     assert len(cases) > 300
-    assert 1 - len(_wrong_verdicts(cases)) / len(cases) >= 0.903
+    config = [math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig()]
+    theirs = [
+        math_verify.verify(
+            math_verify.parse(rf"\boxed{{{gold.strip().strip('$')}}}", config), math_verify.parse(text, config)
+        )
+        for text, gold, _ in cases
+    ]
+    peer = sum(paid == label for paid, (_, _, label) in zip(theirs, cases, strict=True)) / len(cases)
+    assert 1 - len(_wrong_verdicts(cases)) / len(cases) >= max(peer, 0.903)
 
 
 def test_hostile_answers_are_never_paid_and_never_raise() -> None:

@@ -134,7 +134,7 @@ def test_a_check_that_kills_its_worker_is_an_error() -> None:
 
 
 def test_memory_is_limited_and_a_worker_that_grew_retires() -> None:
-    verdicts = run(lambda pool: pool.verify([f"grow {2 << 30}", "1", "1", f"grow {700 << 20}", "1"], "1"))
+    verdicts = run(lambda pool: pool.verify([f"grow {2 << 30}", "1", "1", f"grow {600 << 20}", "1"], "1"))
     marks = [verdict.mark for verdict in verdicts]
     assert marks == [Mark.ERROR, Mark.RIGHT, Mark.RIGHT, Mark.WRONG, Mark.RIGHT]
     assert verdicts[0].reason == "verifier died"
@@ -228,7 +228,7 @@ def test_a_check_whose_module_fails_in_the_worker_says_why(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "vanishing_check.py"
     module.write_text("def check(completion_text, gold): ...\n")
-    from vanishing_check import check  # type: ignore[import-not-found]
+    from vanishing_check import check
 
     module.write_text("raise OSError('no licence file')\n")
     with pytest.raises(RuntimeError, match="vanishing_check:check: OSError: no licence file"):

@@ -177,7 +177,7 @@ def test_a_number_equals_itself_in_every_spelling_and_its_neighbour_in_none(
     for answer in _spellings(number):
         assert verify(_box(answer), gold).reason in ("same text", "equal as numbers")
     for answer in _spellings(number + 1):
-        assert verify(_box(answer), gold).reason == "different numbers"
+        assert verify(_box(answer), gold).mark is Mark.WRONG
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)

@@ -1,0 +1,97 @@
+"""Evaluation after the fact: of a run's checkpoint or of a model, on a server of its own."""
+
+import asyncio
+import shutil
+import tempfile
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rewards import VerifierPool
+from rl.collect.client import ServerClient
+from rl.core import cli
+from rl.core.config import TrainConfig
+from rl.core.errors import TallyError, UsageError
+from rl.core.processes import Children
+from rl.core.rundir import RunDir
+from rl.evaluate.evaluator import Evaluator
+from rl.evaluate.result import EvalResult, summary
+from rl.launch.server import listen, start_server, url_of
+from rl.learner.checkpoint import name_of, read_adapter
+from rl.observe.console import progress_bar
+from rl.problems.prompt import Prompter
+from rl.problems.sources import resolve_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is evaluated: a model, with an adapter where it comes from a run."""
+
+    name: str
+    config: TrainConfig
+    step: int
+    adapter: bytes | None
+
+
+def read_target(name: str, *, step: int | None, changes: dict[str, Any]) -> Target:
+    """A run directory is one that has checkpoints; anything else is a model.
+
+    Args:
+        step: of the checkpoint; None for the newest.
+        changes: settings that are not the run's own.
+
+    Raises:
+        UsageError: a run without that checkpoint, or neither a run nor a model.
+    """
+    sources = dict.fromkeys(changes, "flag")
+    run = RunDir(Path(name))
+    if not run.checkpoints.is_dir():
+        config = cli.validated({"model": name} | changes, sources)
+        resolve_model(name)
+        return Target(name=name, config=config, step=0, adapter=None)
+    config = cli.validated(run.config().model_dump() | changes, sources)
+    steps = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*"))
+    wanted = step if step is not None else steps[-1] if steps else None
+    if wanted not in steps:
+        known = ", ".join(map(str, steps)) or "none"
+        raise UsageError(f"{name} has no checkpoint of step {wanted}", fix=f"its checkpoints are of steps: {known}")
+    adapter = read_adapter(run.checkpoints / name_of(wanted))
+    return Target(name=name, config=config, step=wanted, adapter=adapter)
+
+
+def evaluate(target: Target) -> EvalResult:
+    """Starts a server for the target's model, evaluates, and ends the server.
+
+    Raises:
+        TallyError: the server ended, with its last words.
+    """
+    logs = Path(tempfile.mkdtemp(prefix="tally-eval-"))
+    log = logs / "server.log"
+    with Children() as children:
+        with listen(0) as listener:  # closed here, so that a server that ends is refused and not waited for
+            url = url_of(listener)
+            server = children.add(start_server(resolve_model(target.config.model), target.config, listener, log, {}))
+        try:
+            result = asyncio.run(_evaluate(target, url))
+        except TallyError:
+            if server.exit_code is None:
+                raise
+            raise TallyError(f"the server ended: {server.last_words()}", fix=f"see {log}") from None
+    shutil.rmtree(logs)
+    return result
+
+
+async def _evaluate(target: Target, url: str) -> EvalResult:
+    prompter = Prompter(resolve_model(target.config.model))
+    with progress_bar(f"evaluating {target.name}") as progress:
+        async with ServerClient(url) as client, VerifierPool() as verifiers:
+            await client.wait_ready()
+            evaluator = Evaluator(target.config, client, prompter, verifiers)
+            policy = f"eval-{uuid.uuid4().hex[:8]}"
+            return await evaluator.evaluate(policy=policy, step=target.step, adapter=target.adapter, progress=progress)
+
+
+def as_json(result: EvalResult) -> dict[str, object]:
+    estimates = {name: asdict(estimate) if estimate else None for name, estimate in summary(result).items()}
+    return {"step": result.step, "adapter_sha256": result.adapter_sha256, "summary": estimates}

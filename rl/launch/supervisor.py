@@ -1,0 +1,153 @@
+"""The supervisor: starts server, collector, learner and evaluator, watches them, and shows what they do.
+
+It computes nothing itself. Whatever ends it, none of its processes outlives it.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from types import FrameType
+
+from rl.buffer.ledger import Buffer
+from rl.core import rundir
+from rl.core.config import TrainConfig
+from rl.core.errors import TallyError
+from rl.core.processes import Child, Children
+from rl.core.rundir import RunDir
+from rl.evaluate.result import EvalResult, format_table
+from rl.launch.server import start_server, url_of
+from rl.observe.console import MetricsTail, TrainConsole
+from rl.problems.sources import resolve_model
+
+LOOK_S = 0.1
+INTERRUPTED = 130
+
+
+class Supervisor:
+    """The processes of one run, from their start to their end."""
+
+    def __init__(self, run: RunDir, config: TrainConfig, listener: socket.socket) -> None:
+        self._run, self._config, self._listener = run, config, listener
+        self._interrupts = 0
+
+    def train(self) -> int:
+        """Runs to the last step and its evaluation; returns the exit code.
+
+        Raises:
+            TallyError: a process ended before its time, with its last words.
+        """
+        config, run = self._config, self._run
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupt)
+        with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
+            buffer.ask_stop(False)
+            tail = MetricsTail(run.metrics_file)
+            with TrainConsole(config.steps, done=buffer.rewind()) as console, Children() as children:
+                for line in (f"run {run.root}", *config.consequences()):
+                    console.say(line)
+                console.status("starting")
+                learner = self._start(children)
+                for _ in self._watch(children, learner, tail, console):
+                    if self._interrupts and not buffer.stop_asked():
+                        buffer.ask_stop()
+                        console.say("stopping: the learner finishes its step and saves (again: stop at once)")
+                    if learner.exit_code == 0 and (self._interrupts or buffer.next_evaluation() is None):
+                        break
+                    if learner.exit_code == 0:
+                        console.status("evaluating the last checkpoints")
+                for record in tail.records():
+                    console.show(record)
+        return self._interrupted() if self._interrupts else self._finished()
+
+    def _start(self, children: Children) -> Child:
+        """Starts all processes at once; each waits for what it needs. Returns the learner."""
+        config, run = self._config, self._run
+        policy = f"{run.root.name[:60]}-{uuid.uuid4().hex[:8]}"
+        server_gpus, learner_gpus = devices(config.learners)
+        model = resolve_model(config.model)
+        log = run.logs / "server.log"
+        children.add(start_server(model, config, self._listener, log, server_gpus | self._environment()))
+        arguments = [str(run.root), "--server-url", url_of(self._listener), "--policy", policy]
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(config.learners)]
+        commands = {
+            "collector": ["rl.collect"],
+            "evaluator": ["rl.evaluate"],
+            "learner": [*torchrun, "-m", "rl.learner"],
+        }
+        for name, command in commands.items():
+            env = self._environment() | (learner_gpus if name == "learner" else {"CUDA_VISIBLE_DEVICES": ""})
+            whole = [sys.executable, "-m", *command, *arguments]
+            child = children.add(Child(name, whole, run.logs / f"{name}.log", env))
+        return child
+
+    def _watch(self, children: Children, learner: Child, tail: MetricsTail, console: TrainConsole) -> Iterator[None]:
+        """Shows new records, and yields, until the caller leaves the loop.
+
+        Raises:
+            TallyError: a process ended before its time.
+            KeyboardInterrupt: the user asked twice.
+        """
+        while True:
+            for record in tail.records():
+                console.show(record)
+            for child in children:
+                if child.exit_code is not None and not (child is learner and child.exit_code == 0):
+                    raise self._death(child)
+            if self._interrupts > 1:
+                raise KeyboardInterrupt
+            yield
+            time.sleep(LOOK_S)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+
+    def _environment(self) -> dict[str, str]:
+        """One thread a process: on a small machine more of them spin against each other."""
+        threads = os.environ.get("OMP_NUM_THREADS", "1")
+        quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        return {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **quiet}
+
+    def _death(self, child: Child) -> TallyError:
+        message = f"the {child.name} ended with exit code {child.exit_code}: {child.last_words()}"
+        return TallyError(message, fix=f"see {child.log}; then {self._resume_command()}")
+
+    def _interrupted(self) -> int:
+        print(f"stopped. Go on with: {self._resume_command()}")
+        return INTERRUPTED
+
+    def _finished(self) -> int:
+        for line in summary_lines(self._run):
+            print(line)
+        print(f"results in {self._run.root}; next: python -m rl.eval {self._run.root}")
+        return 0
+
+    def _resume_command(self) -> str:
+        return f"python -m rl.train --resume {self._run.root}"
+
+
+def devices(learners: int) -> tuple[dict[str, str], dict[str, str]]:
+    """(server's, learners') environment: with several GPUs the server has the first to itself; one is shared."""
+    gpus = rundir.gpus()
+    if len(gpus) < 2:
+        return {}, {}
+    mine = ",".join(str(1 + i % (len(gpus) - 1)) for i in range(min(learners, len(gpus) - 1)))
+    return {"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": mine}
+
+
+def summary_lines(run: RunDir) -> list[str]:
+    """What came of the run: the paired difference to the start, and where the time went."""
+    results = [EvalResult.load(path) for path in sorted(run.evals.glob("step-*.json"))]
+    steps = [record for record in run.records() if record["kind"] == "step"]
+    lines = []
+    if len(results) > 1:
+        lines.append(format_table({run.root.name: results[0], "": results[-1]}))
+    if steps:
+        wait = sum(r["wait_s"] for r in steps) / sum(r["step_s"] for r in steps)
+        stale = max(r["staleness_max"] for r in steps)
+        lines.append(f"the learner waited {wait:.0%} of its time; staleness was {stale} steps at the most")
+    return lines
