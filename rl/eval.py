@@ -22,17 +22,17 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if len(args.targets) > 2 or len(set(args.targets)) < len(args.targets):
         raise UsageError(f"cannot compare {' and '.join(args.targets)}", fix="name one target, or two different ones")
-    from rl.evaluate import offline  # it loads what `--help` must not wait for
-    from rl.evaluate.result import format_table
+    from rl.evaluate.result import format_table  # these load what `--help` must not wait for
+    from rl.launch import evaluation
 
     flags = {name: getattr(args, name) for name in ("problems", "eval_problems", "eval_samples")}
     changes = {name: value for name, value in flags.items() if value is not None}
-    targets = [offline.read_target(name, step=args.step, changes=changes) for name in args.targets]
-    results = {target.name: offline.evaluate(target) for target in targets}
+    targets = [evaluation.read_target(name, step=args.step, changes=changes) for name in args.targets]
+    results = {target.name: evaluation.evaluate(target) for target in targets}
     if args.out is not None:
         results[args.targets[-1]].save(args.out)
     print(format_table(results))
-    print(json.dumps({name: offline.as_json(result) for name, result in results.items()}))
+    print(json.dumps({name: evaluation.as_json(result) for name, result in results.items()}))
 
 
 if __name__ == "__main__":

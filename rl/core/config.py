@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from rl.learner.kinds import LOSS_DEFAULTS, ImportanceMode, LossKind
+from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKind
 
 STARTER = "starter"
 FULL_FINE_TUNING_LR = 1e-5
@@ -63,6 +63,8 @@ class TrainConfig(BaseModel):
     """lower clip of the probability ratio, as a distance from 1; for cispo the smallest ratio (default: the paper's)"""
     clip_high: float | None = Field(None, gt=0)
     """upper clip of the ratio, as a distance from 1; for cispo the largest ratio (default: the paper's)"""
+    advantage_scale: AdvantageScale | None = None
+    """what reward - mean of the group is divided by (default: the paper's)"""
     importance: ImportanceMode | None = None
     """weigh tokens by policy / sampler, truncated or masked at the cap, instead of clipping it (default: clip)"""
     importance_cap: float = Field(3.0, gt=0)
@@ -129,6 +131,11 @@ class TrainConfig(BaseModel):
         low = paper.clip_low if self.clip_low is None else self.clip_low
         high = paper.clip_high if self.clip_high is None else self.clip_high
         return low, high
+
+    @property
+    def scale(self) -> AdvantageScale:
+        """Of the advantages, the paper's where the user named none."""
+        return self.advantage_scale or LOSS_DEFAULTS[self.loss].scale
 
     def lr_at(self, step: int) -> float:
         """The learning rate of the update that makes `step` (1 … steps)."""

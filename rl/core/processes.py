@@ -49,6 +49,11 @@ class Child:
             )
 
     @property
+    def pid(self) -> int:
+        """Also the id of its session."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs; negative for a signal."""
         return self._process.poll()
@@ -66,7 +71,7 @@ class Child:
     def kill(self) -> None:
         """Ends the process and whatever it left in its session."""
         with suppress(ProcessLookupError):  # all of them have gone
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
 

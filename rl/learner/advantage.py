@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rl.learner.kinds import AdvantageScale
+from rl.core.kinds import AdvantageScale
 
 EPSILON = 1e-4
 """Added to the standard deviation, as in TRL: a group whose rewards hardly differ must not be blown up."""

@@ -5,7 +5,7 @@
         optimizer.pt                                       AdamW's state
         checkpoint.json                                    step, and the hash of each file; written last
 
-A checkpoint is made under another name and renamed when it is whole. What it needs beside these files (the order of
+A checkpoint is made under another name and renamed when it is whole. What a resume needs beside these files (the order of
 problems, the learning rate) follows from the configuration and the step.
 """
 

@@ -1,7 +1,7 @@
 """Groups → the tensors of one update. Advantages are made here, and stored nowhere."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from torch import Tensor
 from rl.core.config import TrainConfig
 from rl.core.types import Group
 from rl.learner.advantage import group_advantages
-from rl.learner.kinds import LOSS_DEFAULTS
 from rl.learner.loss import token_weights
 
 
@@ -53,7 +52,7 @@ def rows_of(groups: Sequence[Group], config: TrainConfig) -> list[Row]:
     samples = [(group, sample) for group in groups for sample in group.verified]
     rewards = [[sample.verdict.reward or 0.0 for sample in group.verified] for group in groups]
     lengths_B = torch.tensor([len(sample.rollout.token_ids) for _, sample in samples])
-    advantages = group_advantages(rewards, LOSS_DEFAULTS[config.loss].scale).tolist()
+    advantages = group_advantages(rewards, config.scale).tolist()
     weights = token_weights(lengths_B, config.loss, config.max_tokens).tolist()
     return [
         Row(
@@ -68,8 +67,13 @@ def rows_of(groups: Sequence[Group], config: TrainConfig) -> list[Row]:
 
 
 def shard(rows: Sequence[Row], rank: int, world: int) -> list[Row]:
-    """This rank's share: every world-th row in the order of length, so that ranks have about the same work."""
-    return sorted(rows, key=len, reverse=True)[rank::world]
+    """This rank's share: every world-th row in the order of length, so that ranks have about the same work.
+
+    A rank that would be left without any gets a row without a completion: it has no part in the loss, and the rank still
+    takes part in the backward pass that the others wait for.
+    """
+    share = sorted(rows, key=len, reverse=True)[rank::world]
+    return share or [replace(rows[0], completion_ids=[], sampler_logprobs=[])]
 
 
 def micro_batches(rows: Sequence[Row], micro_tokens: int) -> Iterator[MiniBatch]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rl.learner.kinds import ImportanceMode, LossKind
+from rl.core.kinds import ImportanceMode, LossKind
 
 MAX_LOG_RATIO = 20.0
 """Log ratios are cut here before exp: e²⁰ ≈ 5e8 is beyond every clip and cap in use, and its square is finite

@@ -68,10 +68,11 @@ def resolve_model(model: str) -> str:
             fix = "name a folder saved by transformers' save_pretrained"
             raise UsageError(f"--model {model}: the folder has no config.json", fix=fix)
         return str(folder)
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import model_info, try_to_load_from_cache
 
     try:
-        hf_hub_download(model, "config.json", etag_timeout=5)
+        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
+            model_info(model, timeout=10)
     except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"

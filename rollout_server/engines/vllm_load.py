@@ -36,7 +36,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
     """Create the engine in this thread. vLLM reads the environment when it is imported."""
     _check_exists(options.model)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread slows small models down whenever cores are shared
     import torch
@@ -92,7 +92,7 @@ def _check_exists(model: str) -> None:
     path = Path(model)
     looks_local = path.is_absolute() or model.startswith(".") or path.exists()
     if looks_local and not (path / "config.json").is_file():
-        raise FileNotFoundError(f"there is no {path / 'config.json'}")
+        raise FileNotFoundError(f"there is no {path / 'config.json'}; name a model's folder or its hub name")
 
 
 def _linear_shapes(model: str) -> dict[str, tuple[int, int]]:

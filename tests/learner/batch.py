@@ -43,7 +43,13 @@ def _sample(mark: Mark, rng: random.Random) -> Sample:
 
 def _sampled(prompt_ids: list[int], sample: Sample, policy: Policy, rng: random.Random) -> Sample:
     tokens = sample.rollout.token_ids
-    row = Row(prompt_ids=prompt_ids, completion_ids=tokens, sampler_logprobs=[0.0] * len(tokens), advantage=0.0, token_weight=0.0)
+    row = Row(
+        prompt_ids=prompt_ids,
+        completion_ids=tokens,
+        sampler_logprobs=[0.0] * len(tokens),
+        advantage=0.0,
+        token_weight=0.0,
+    )
     with torch.no_grad(), policy.adapter_off():
         logprobs = [x + rng.gauss(0, 0.15) for x in policy(pad([row]))[0].tolist()]
     return replace(sample, rollout=replace(sample.rollout, sampler_logprobs=logprobs))

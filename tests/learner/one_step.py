@@ -1,6 +1,6 @@
 """One update of the starter model on a fixed batch, under torchrun with any number of ranks: rank 0 writes the adapter.
 
-    torchrun --nproc-per-node N one_step.py OUT.safetensors [--flag value …]
+torchrun --nproc-per-node N one_step.py OUT.safetensors [--flag value …]
 """
 
 import sys

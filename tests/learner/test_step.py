@@ -11,7 +11,7 @@ from safetensors.torch import load, load_file
 from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError, UsageError
 from rl.learner.collate import Row, micro_batches, pad, rows_of, shard
-from rl.learner.kinds import LossKind
+from rl.core.kinds import LossKind
 from rl.learner.policy import Policy, token_logprobs
 from rl.learner.step import Learner
 from rl.problems.starter import STARTER_MODEL
@@ -53,7 +53,9 @@ def test_gradient_checkpointing_does_not_change_the_gradient() -> None:
     assert (gradient(config) - again).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("flags", [["--loss", "grpo"], ["--loss", "gspo", "--lr", "1e-4", "--micro-tokens", "200", "--kl-coef", "0.1"]])
+@pytest.mark.parametrize(
+    "flags", [["--loss", "grpo"], ["--loss", "gspo", "--lr", "1e-4", "--micro-tokens", "200", "--kl-coef", "0.1"]]
+)
 def test_two_learners_make_the_update_of_one(tmp_path: Path, flags: list[str]) -> None:
     adapters = []
     for ranks in (1, 2):
@@ -99,6 +101,14 @@ def test_shards_hold_every_row_once(policy: Policy) -> None:
     rows = rows_of(make_batch(config, policy), config)
     shards = [shard(rows, rank, 3) for rank in range(3)]
     assert sorted(id(row) for part in shards for row in part) == sorted(map(id, rows))
+
+
+def test_a_rank_without_a_sample_still_takes_part(policy: Policy) -> None:
+    config = TrainConfig(batch=8)
+    rows = rows_of(make_batch(config, policy), config)[:2]
+    (idle,) = shard(rows, 2, 3)
+    policy(pad([idle])).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in policy.trainable)
 
 
 def test_micro_batches_keep_to_their_budget(policy: Policy) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rl.learner.kinds import ImportanceMode, LossKind
+from rl.core.kinds import ImportanceMode, LossKind
 from rl.learner.loss import Loss, importance_weights, policy_loss, token_weights
 
 KINDS = list(LossKind)

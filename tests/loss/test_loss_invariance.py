@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rl.learner.kinds import LOSS_DEFAULTS, ImportanceMode, LossKind
+from rl.core.kinds import LOSS_DEFAULTS, ImportanceMode, LossKind
 from rl.learner.loss import LossSums, importance_weights, policy_loss, token_weights
 
 

@@ -79,6 +79,6 @@ def test_every_gold_of_gsm8k_verifies_against_itself() -> None:
 
 
 def test_nearly_every_gold_of_math_verifies_against_itself() -> None:
-    golds = sorted({row["answer"] for row in _rows("data/math/train.jsonl") if row["answer"]})[::5]
+    golds = sorted({row["answer"] for row in _rows("data/math/train.jsonl") if row["answer"]})[::10]
     refused = [gold for gold in golds if check_gold(gold) is not None]
     assert len(refused) <= 0.005 * len(golds)

@@ -1,0 +1,93 @@
+"""The command line: precedence, sources, and errors that say what, where and how to fix it."""
+
+from pathlib import Path
+
+import pytest
+
+from rl.core import cli
+from rl.core.config import TrainConfig
+from rl.core.errors import UsageError
+from rl.core.kinds import ImportanceMode, LossKind
+
+
+def resolve(*argv: str) -> cli.Resolved:
+    parser = cli.Parser(prog="python -m rl.train")
+    cli.add_config_flags(parser)
+    return cli.resolve(parser.parse_args(argv))
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('lr = 1e-5\nbatch = 64\nloss = "dapo"\n')
+    resolved = resolve("--config", str(file), "--lr", "2e-6", "--importance", "token_mask", "--grad-checkpointing")
+    config = resolved.config
+    assert (config.lr, config.batch, config.loss, config.group_size) == (2e-6, 64, LossKind.DAPO, 8)
+    assert config.importance is ImportanceMode.TOKEN_MASK
+    assert config.grad_checkpointing
+    sources = resolved.sources
+    assert (sources["lr"], sources["batch"], sources["group_size"]) == ("flag", str(file), "default")
+    assert any(line.split() == ["batch", "64", str(file)] for line in resolved.lines())
+
+
+@pytest.mark.parametrize(
+    ("argv", "what", "fix"),
+    [
+        (["--lrr", "1"], "'--lrr'", "--lr"),
+        (["--learning-rate", "1"], "'--learning-rate'", "--learners"),
+        (["--batch", "30"], "batch 30 is not a multiple of group_size 8: try --batch 24 or 32", ""),
+        (["--buffer", "4"], "buffer 4 is not a multiple of group_size 8: try --buffer 8", ""),
+        (["--buffer", "16"], "cannot hold one batch of 32: try --buffer 32", ""),
+        (["--lr", "fast"], "--lr fast (flag)", "learning rate"),
+        (["--lr", "-1"], "--lr -1 (flag)", "learning rate"),
+        (["--loss", "ppo"], "--loss ppo (flag)", "estimator"),
+        (["--learners", "64"], "leaves some of 64 learners without a sample", ""),
+        (["--warmup", "999"], "warmup 999 is longer than the run", ""),
+        (["--lr"], "--lr: expected one argument", "--help"),
+        (["--config", "no/such.toml"], "cannot read --config no/such.toml", "existing"),
+    ],
+)
+def test_bad_input_says_what_and_how_to_fix_it(argv: list[str], what: str, fix: str) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve(*argv)
+    assert what in str(error.value)
+    assert fix in error.value.fix
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "fix"),
+    [
+        ("lrr = 1", "unknown key 'lrr'", "lr"),
+        ("lr =", "is not TOML", "lr = 2e-6"),
+        ("[a]\nlr = 1", "unknown key 'a'", ""),
+    ],
+)
+def test_bad_file_is_refused(tmp_path: Path, text: str, what: str, fix: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=what) as error:
+        resolve("--config", str(file))
+    assert fix in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("buffer", "batch", "bound"), [(64, 64, 0), (256, 32, 7), (96, 64, 1), (128, 64, 1), (136, 64, 2)]
+)
+def test_staleness_follows_from_the_buffer(buffer: int, batch: int, bound: int) -> None:
+    config = TrainConfig(buffer=buffer, batch=batch)
+    assert config.staleness_bound == bound
+    assert f"at most {bound} steps stale" in "\n".join(config.consequences())
+    assert config.model_copy(update={"max_staleness": 0}).staleness_bound == 0
+
+
+def test_a_rate_for_full_fine_tuning_is_named() -> None:
+    assert "full fine-tuning" in "\n".join(TrainConfig(lr=2e-6).consequences())
+    assert "full fine-tuning" not in "\n".join(TrainConfig(lr=1e-4).consequences())
+
+
+def test_learning_rate_schedules() -> None:
+    linear = TrainConfig(lr=1.0, steps=10, warmup=2, schedule="linear")
+    assert [linear.lr_at(step) for step in (1, 2, 3, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.125])
+    cosine = TrainConfig(lr=1.0, steps=4, schedule="cosine")
+    assert [cosine.lr_at(step) for step in (1, 2, 3, 4)] == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert {TrainConfig(lr=0.5, steps=9).lr_at(step) for step in range(1, 10)} == {0.5}

@@ -1,0 +1,81 @@
+"""A run's processes end with it, whatever ends it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rl.core.processes import Child, Children
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    def wait(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end, "waited 30 s"
+            time.sleep(0.02)
+
+    return wait
+
+
+def session_is_empty(session: int) -> bool:
+    """Whether no process of this session is left (zombies that wait for a parent do not run)."""
+    stats = (path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists())
+    fields = (text.rpartition(")")[2].split() for text in stats)
+    return not any(int(f[3]) == session and f[0] != "Z" for f in fields)
+
+
+def test_leaving_the_context_ends_a_stubborn_child_and_its_children(
+    tmp_path: Path, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rl.core.processes.STOP_S", 0.2)
+    log = tmp_path / "child.log"
+    with Children() as children:
+        child = children.add(Child("stubborn", [sys.executable, "-c", STUBBORN], log, {}))
+        until(lambda: "started" in log.read_text())
+        assert child.exit_code is None
+    assert child.exit_code == -signal.SIGKILL
+    until(lambda: session_is_empty(child.pid))
+
+
+def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path, until: Callable[..., None]) -> None:
+    script = f"""
+import sys, time
+from pathlib import Path
+from rl.core.processes import Child
+child = Child("c", [sys.executable, "-c", "import time; time.sleep(600)"], Path({str(tmp_path / "log")!r}), {{}})
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    os.kill(child, 0)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: session_is_empty(child))
+
+
+def test_last_words_are_the_error_and_its_fix(tmp_path: Path, until: Callable[..., None]) -> None:
+    text = "chatter\\nerror: no such model\\n  fix: name another\\nmore chatter"
+    child = Child("c", [sys.executable, "-c", f"print('{text}')"], tmp_path / "log", {})
+    until(lambda: child.exit_code == 0)
+    assert child.last_words() == "no such model\n  fix: name another"
+    plain = Child("c", [sys.executable, "-c", "import sys; sys.exit('went away')"], tmp_path / "plain", {})
+    until(lambda: plain.exit_code is not None)
+    assert plain.last_words() == "went away"

@@ -1,0 +1,177 @@
+"""The main job from end to end, on real parts: vLLM, DDP, SQLite, math-verify, and real signals."""
+
+import json
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from rl.buffer.ledger import Buffer, State
+from rl.core.metrics import EVAL_METRICS, STEP_METRICS
+from rl.core.rundir import RunDir
+from rl.evaluate.result import EvalResult
+from rl.learner.checkpoint import sha256_of
+from rl.problems.starter import STARTER_MODEL
+from tests.e2e.conftest import SMALL, Train, steps_of
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+Start = Callable[..., Train]
+
+
+def books(run: RunDir) -> dict[State, int]:
+    buffer = Buffer(run.buffer_url, capacity=8, group_size=8)
+    try:
+        return buffer.counts()
+    finally:
+        buffer.close()
+
+
+def test_a_run_to_its_end(train: Start, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "runs" / "a")
+    code, out, err = train("--run-dir", str(run.root), "--steps", "12", "--eval-every", "6", *SMALL).finish()
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"results in {run.root}; next: python -m rl.eval {run.root}"
+    assert len([line for line in out.splitlines() if line.startswith("step ")]) == 12
+
+    records = run.records()
+    steps = [r for r in records if r["kind"] == "step"]
+    assert steps_of(run) == list(range(1, 13))
+    assert all(r.keys() - {"kind", "time"} == STEP_METRICS.keys() for r in steps)
+    assert all(r.keys() - {"kind", "time"} == EVAL_METRICS.keys() for r in records if r["kind"] == "eval")
+    assert max(r["staleness_max"] for r in steps) <= 7
+    assert all(0 <= r["mismatch_kl"] < 1e-6 and r["logprob_gap"] < 1e-4 for r in steps)
+    assert steps[-1]["moved"] > steps[0]["moved"] > 0
+
+    counts = books(run)
+    assert counts[State.TRAINED] == 12 * 32 // 8
+    assert counts[State.EXPIRED] == counts[State.LEASED] == 0
+
+    results = [EvalResult.load(path) for path in sorted(run.evals.glob("*.json"))]
+    assert [r.step for r in results] == [0, 6, 12]
+    assert all(len(r.questions) == 8 for r in results)
+    last = run.checkpoints / "step-000012"
+    assert results[-1].adapter_sha256 == sha256_of(last / "adapter_model.safetensors")
+    base = AutoModelForCausalLM.from_pretrained(STARTER_MODEL)
+    assert PeftModel.from_pretrained(base, last).peft_config["default"].r == 16
+
+    provenance = json.loads((run.root / "provenance.json").read_text())
+    assert provenance["packages"]["torch"].startswith("2.")
+    recorded = json.loads(run.config_file.read_text())
+    assert (recorded["config"]["steps"], recorded["sources"]["steps"]) == (12, "flag")
+
+    again = train("--run-dir", str(run.root))
+    code, _, err = again.finish()
+    assert code == 2
+    assert f"--resume {run.root}" in err
+    assert "--run-dir" in err
+    assert "--overwrite" in err
+
+
+def test_buffer_of_one_batch_is_on_policy_with_two_learners(train: Start, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "on-policy")
+    flags = ["--buffer", "64", "--batch", "64", "--learners", "2", "--steps", "4", "--lr", "2e-6", *SMALL]
+    code, out, err = train("--run-dir", str(run.root), *flags).finish()
+    assert (code, err) == (0, "")
+    assert "at most 0 steps stale (on-policy)" in out
+    assert "full fine-tuning" in out
+    assert [r["staleness_max"] for r in run.records() if r["kind"] == "step"] == [0] * 4
+
+
+def test_ctrl_c_saves_and_resume_goes_on(train: Start, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "stopped")
+    first = train("--run-dir", str(run.root), "--steps", "500", *SMALL)
+    first.wait_for(lambda: len(steps_of(run)) >= 3, "three steps")
+    first.process.send_signal(signal.SIGINT)
+    code, out, err = first.finish()
+    assert (code, err) == (130, "")
+    assert out.splitlines()[-1] == f"stopped. Go on with: python -m rl.train --resume {run.root}"
+    stopped = steps_of(run)[-1]
+    trained = books(run)[State.TRAINED]
+    assert trained == stopped * 4
+    assert books(run)[State.LEASED] == 0
+
+    code, _, err = train("--resume", str(run.root), "--steps", str(stopped + 2)).finish()
+    assert (code, err) == (0, "")
+    assert steps_of(run) == list(range(1, stopped + 3))
+    assert books(run)[State.TRAINED] == trained + 8
+    assert (run.evals / f"step-{stopped + 2:06d}.json").exists()
+
+
+@pytest.mark.parametrize("victim", ["rollout_server", "rl.collect", "rl.learner", "rl.evaluate"])
+def test_a_process_that_is_killed_ends_the_run_with_the_reason(train: Start, tmp_path: Path, victim: str) -> None:
+    run = RunDir(tmp_path / "killed")
+    started = train("--run-dir", str(run.root), "--steps", "500", *SMALL)
+    started.wait_for(lambda: len(steps_of(run)) >= 1, "the first step")
+    started.child(victim).kill()
+    code, _, err = started.finish()
+    assert code == 3
+    name = {"rollout_server": "server", "rl.collect": "collector", "rl.learner": "learner", "rl.evaluate": "evaluator"}
+    assert f"the {name[victim]} ended" in err
+    assert f"--resume {run.root}" in err
+    assert "Traceback" not in err
+
+
+def test_nothing_outlives_a_parent_that_is_killed(train: Start, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "orphaned")
+    started = train("--run-dir", str(run.root), "--steps", "500", *SMALL)
+    started.wait_for(lambda: len(steps_of(run)) >= 1, "the first step")
+    assert len(started.descendants()) >= 5
+    started.process.kill()
+    code, _, _ = started.finish()
+    assert code == -signal.SIGKILL
+
+
+def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "no-such-architecture"}')
+    run = tmp_path / "run"
+    code, _, err = train("--model", str(tmp_path / "broken"), "--run-dir", str(run)).finish()
+    assert code == 3
+    assert "no-such-architecture" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (["--model", "no/such-model-0b"], "--model no/such-model-0b: no such folder"),
+        (["--model", "."], "no config.json"),
+        (["--problems", "none.jsonl"], "cannot read --problems none.jsonl"),
+        (["--run-dir", "/dev/null/run"], "cannot make the run directory /dev/null/run"),
+        (["--resume", "nowhere"], "nowhere is not a run"),
+        (["--batch", "30"], "batch 30 is not a multiple"),
+        (["--bufer", "256"], "did you mean --buffer"),
+    ],
+)
+def test_bad_input_starts_nothing(train: Start, tmp_path: Path, argv: list[str], what: str) -> None:
+    started = train(*argv)
+    code, out, err = started.finish()
+    assert (code, out) == (2, "")
+    assert what in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_port_that_is_taken(train: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = train("--port", str(port)).finish()
+    assert code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in err
+    assert "--port" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_run_directory_has_one_supervisor(train: Start, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "busy")
+    first = train("--run-dir", str(run.root), "--steps", "500", *SMALL)
+    first.wait_for(lambda: (run.root / "run.lock").exists() and len(steps_of(run)) >= 1, "the first step")
+    code, _, err = train("--resume", str(run.root)).finish()
+    assert code == 2
+    assert "in progress" in err
+    first.process.send_signal(signal.SIGTERM)
+    assert first.finish()[0] == 130
