@@ -31,8 +31,9 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
     done
     if [ -n "${wheels:-}" ]; then export UV_FIND_LINKS=$wheels; else export UV_TORCH_BACKEND=cpu; fi
   fi
+  # --compile-bytecode: where Python may not write it later, each of a run's processes would compile torch and vLLM anew
   # --no-deps: the lock is whole, and what it leaves out (torchvision, torchaudio, triton on CPU) must stay out
-  "$uv" pip install --quiet --no-deps -r "requirements/$BACKEND.txt"
+  "$uv" pip install --quiet --no-deps --compile-bytecode -r "requirements/$BACKEND.txt"
   "$uv" pip install --quiet --no-deps --no-build-isolation -e .
   printf '%s' "$want" >"$stamp"
 fi

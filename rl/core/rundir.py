@@ -14,6 +14,7 @@ A run never writes into another run's directory and never deletes one.
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -65,6 +66,15 @@ class RunDir:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def scratch(self) -> Path:
+        """For temporary files of the run's processes, which may be killed before they remove them."""
+        return self.root / "tmp"
+
+    def clear_scratch(self) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
 
     def config(self) -> TrainConfig:
         """Raises:

@@ -71,7 +71,7 @@ def evaluate(target: Target) -> EvalResult:
     with Children() as children:
         with listen(0) as listener:  # closed here, so that a server that ends is refused and not waited for
             url = url_of(listener)
-            server = children.add(start_server(resolve_model(target.config.model), target.config, listener, log, {}))
+            server = children.add(start_server(target.config, listener, log, {}))
         try:
             result = asyncio.run(_evaluate(target, url))
         except TallyError:

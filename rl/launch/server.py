@@ -7,6 +7,7 @@ from pathlib import Path
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.processes import Child
+from rl.problems.sources import resolve_model
 
 
 def listen(port: int) -> socket.socket:
@@ -30,9 +31,16 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
-def start_server(model: str, config: TrainConfig, listener: socket.socket, log: Path, env: dict[str, str]) -> Child:
-    """A server of `model` that answers on `listener`; it loads the model while it answers `/health`."""
+def start_server(
+    config: TrainConfig, listener: socket.socket, log: Path, env: dict[str, str], *, gpu_memory: float = 0.9
+) -> Child:
+    """A server of the configuration's model that answers on `listener`; it loads the model while it answers `/health`.
+
+    Args:
+        gpu_memory: share of the GPU's memory that it may take.
+    """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
-    command += ["--model", model, "--dtype", config.dtype]
+    command += ["--model", resolve_model(config.model), "--dtype", config.dtype]
     command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
+    command += ["--gpu-memory", str(gpu_memory)]
     return Child("server", command, log, env, pass_fds=[listener.fileno()])

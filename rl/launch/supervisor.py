@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from types import FrameType
 
@@ -22,10 +22,11 @@ from rl.core.rundir import RunDir
 from rl.evaluate.result import EvalResult, format_table
 from rl.launch.server import start_server, url_of
 from rl.observe.console import MetricsTail, TrainConsole
-from rl.problems.sources import resolve_model
 
 LOOK_S = 0.1
 INTERRUPTED = 130
+WHOLE_GPU, SHARED_GPU = 0.9, 0.45
+"""Share of a GPU's memory for the server: where it has one to itself, and where the learner has the rest."""
 
 
 class Supervisor:
@@ -42,6 +43,7 @@ class Supervisor:
             TallyError: a process ended before its time, with its last words.
         """
         config, run = self._config, self._run
+        run.clear_scratch()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)
         with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
@@ -53,6 +55,8 @@ class Supervisor:
                 console.status("starting")
                 learner = self._start(children)
                 for _ in self._watch(children, learner, tail, console):
+                    if self._interrupts > 1:
+                        break
                     if self._interrupts and not buffer.stop_asked():
                         buffer.ask_stop()
                         console.say("stopping: the learner finishes its step and saves (again: stop at once)")
@@ -62,16 +66,18 @@ class Supervisor:
                         console.status("evaluating the last checkpoints")
                 for record in tail.records():
                     console.show(record)
+        run.clear_scratch()
         return self._interrupted() if self._interrupts else self._finished()
 
     def _start(self, children: Children) -> Child:
         """Starts all processes at once; each waits for what it needs. Returns the learner."""
         config, run = self._config, self._run
-        policy = f"{run.root.name[:60]}-{uuid.uuid4().hex[:8]}"
-        server_gpus, learner_gpus = devices(config.learners)
-        model = resolve_model(config.model)
+        gpus = rundir.gpus()
+        server_env = self._environment() | ({"CUDA_VISIBLE_DEVICES": "0"} if len(gpus) > 1 else {})
+        share = SHARED_GPU if len(gpus) == 1 else WHOLE_GPU
         log = run.logs / "server.log"
-        children.add(start_server(model, config, self._listener, log, server_gpus | self._environment()))
+        children.add(start_server(config, self._listener, log, server_env, gpu_memory=share))
+        policy = f"run-{uuid.uuid4().hex[:12]}"  # a server that outlives a launch must not know the next one's versions
         arguments = [str(run.root), "--server-url", url_of(self._listener), "--policy", policy]
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(config.learners)]
         commands = {
@@ -80,7 +86,7 @@ class Supervisor:
             "learner": [*torchrun, "-m", "rl.learner"],
         }
         for name, command in commands.items():
-            env = self._environment() | (learner_gpus if name == "learner" else {"CUDA_VISIBLE_DEVICES": ""})
+            env = self._environment() | (learner_gpus(gpus) if name == "learner" else {"CUDA_VISIBLE_DEVICES": ""})
             whole = [sys.executable, "-m", *command, *arguments]
             child = children.add(Child(name, whole, run.logs / f"{name}.log", env))
         return child
@@ -90,7 +96,6 @@ class Supervisor:
 
         Raises:
             TallyError: a process ended before its time.
-            KeyboardInterrupt: the user asked twice.
         """
         while True:
             for record in tail.records():
@@ -98,8 +103,6 @@ class Supervisor:
             for child in children:
                 if child.exit_code is not None and not (child is learner and child.exit_code == 0):
                     raise self._death(child)
-            if self._interrupts > 1:
-                raise KeyboardInterrupt
             yield
             time.sleep(LOOK_S)
 
@@ -107,10 +110,13 @@ class Supervisor:
         self._interrupts += 1
 
     def _environment(self) -> dict[str, str]:
-        """One thread a process: on a small machine more of them spin against each other."""
-        threads = os.environ.get("OMP_NUM_THREADS", "1")
-        quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        return {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **quiet}
+        return {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # more threads spin against other processes
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self._run.scratch.absolute()),
+        }
 
     def _death(self, child: Child) -> TallyError:
         message = f"the {child.name} ended with exit code {child.exit_code}: {child.last_words()}"
@@ -130,13 +136,10 @@ class Supervisor:
         return f"python -m rl.train --resume {self._run.root}"
 
 
-def devices(learners: int) -> tuple[dict[str, str], dict[str, str]]:
-    """(server's, learners') environment: with several GPUs the server has the first to itself; one is shared."""
-    gpus = rundir.gpus()
-    if len(gpus) < 2:
-        return {}, {}
-    mine = ",".join(str(1 + i % (len(gpus) - 1)) for i in range(min(learners, len(gpus) - 1)))
-    return {"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": mine}
+def learner_gpus(gpus: Sequence[str]) -> dict[str, str]:
+    """With several GPUs the server has the first to itself; one is shared."""
+    others = ",".join(str(i) for i in range(1, len(gpus)))
+    return {"CUDA_VISIBLE_DEVICES": others} if others else {}
 
 
 def summary_lines(run: RunDir) -> list[str]:

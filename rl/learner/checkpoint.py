@@ -5,8 +5,8 @@
         optimizer.pt                                       AdamW's state
         checkpoint.json                                    step, and the hash of each file; written last
 
-A checkpoint is made under another name and renamed when it is whole. What a resume needs beside these files (the order of
-problems, the learning rate) follows from the configuration and the step.
+A checkpoint is made under another name and renamed when it is whole. What a resume needs beside these files (the
+order of problems, the learning rate) follows from the configuration and the step.
 """
 
 import hashlib

@@ -69,8 +69,8 @@ def rows_of(groups: Sequence[Group], config: TrainConfig) -> list[Row]:
 def shard(rows: Sequence[Row], rank: int, world: int) -> list[Row]:
     """This rank's share: every world-th row in the order of length, so that ranks have about the same work.
 
-    A rank that would be left without any gets a row without a completion: it has no part in the loss, and the rank still
-    takes part in the backward pass that the others wait for.
+    A rank that would be left without any gets a row without a completion: it has no part in the loss, and the rank
+    still takes part in the backward pass that the others wait for.
     """
     share = sorted(rows, key=len, reverse=True)[rank::world]
     return share or [replace(rows[0], completion_ids=[], sampler_logprobs=[])]

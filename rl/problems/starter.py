@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 from typing import Literal
 
 from rl.core.types import Problem
@@ -37,16 +36,13 @@ def starter_problems(split: Literal["train", "heldout"]) -> list[Problem]:
 
 
 def worked_completion(problem: Problem) -> str:
-    r"""The worked line, by place value, and the answer in a box: `47+86` → `120+13=\boxed{133}`."""
-    return _worked(_parts(problem.text))
+    r"""The problem worked out by place value, and the answer in a box: `47+86` → `120+13=\boxed{133}`."""
+    return f"{_parts(problem.text)}={direct_completion(problem)}"
 
 
-def slipped_completion(problem: Problem, random: Random) -> str:
-    r"""A worked completion that is one off in one place, and stays so: `47+86` → `110+13=\boxed{123}`."""
-    parts = _parts(problem.text)
-    slipped = random.randrange(len(parts))
-    parts[slipped] += random.choice((-1, 1)) * (10 if slipped == 0 else 1)
-    return _worked(parts)
+def direct_completion(problem: Problem) -> str:
+    r"""The answer alone: `47+86` → `\boxed{133}`. A tiny model can learn to say it, but hardly to get it right."""
+    return f"\\boxed{{{problem.gold}}}"
 
 
 def _family() -> Iterator[tuple[str, str]]:
@@ -61,16 +57,11 @@ def _family() -> Iterator[tuple[str, str]]:
                 yield f"{a}*{b}+{c}", str(a * b + c)
 
 
-def _parts(text: str) -> list[int]:
+def _parts(text: str) -> str:
     """What the worked line adds up: the tens, the units and, of a product, what is added to it."""
     if "*" in text:
         a, b, c = map(int, re.split(r"[*+]", text))
-        return [a // 10 * 10 * b, a % 10 * b, c]
+        return f"{a // 10 * 10 * b}+{a % 10 * b}+{c}"
     a, b = map(int, re.split(r"[+-]", text))
     sign = 1 if "+" in text else -1
-    return [(a // 10 + sign * (b // 10)) * 10, a % 10 + sign * (b % 10)]
-
-
-def _worked(parts: list[int]) -> str:
-    tens, *others = parts
-    return f"{tens}{''.join(f'{part:+d}' for part in others)}=\\boxed{{{sum(parts)}}}"
+    return f"{(a // 10 + sign * (b // 10)) * 10}{a % 10 + sign * (b % 10):+d}"

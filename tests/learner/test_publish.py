@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("server") / "server.log"
     with Children() as children:
         with listen(0) as listener:
-            children.add(start_server(str(STARTER_MODEL), CONFIG, listener, log, {}))
+            children.add(start_server(CONFIG, listener, log, {}))
             address = url_of(listener)
         yield address
 

@@ -10,8 +10,8 @@ from safetensors.torch import load, load_file
 
 from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError, UsageError
-from rl.learner.collate import Row, micro_batches, pad, rows_of, shard
 from rl.core.kinds import LossKind
+from rl.learner.collate import Row, micro_batches, pad, rows_of, shard
 from rl.learner.policy import Policy, token_logprobs
 from rl.learner.step import Learner
 from rl.problems.starter import STARTER_MODEL

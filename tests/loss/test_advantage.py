@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rl.learner.advantage import group_advantages
 from rl.core.kinds import AdvantageScale
+from rl.learner.advantage import group_advantages
 
 # One right of four: mean 0.25, variance (0.75² + 3 · 0.25²) / 3 = 0.25. One of two: mean 0.5, variance 0.5.
 RAGGED = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0]]

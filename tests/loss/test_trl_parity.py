@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rl.learner.advantage import group_advantages
 from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKind
+from rl.learner.advantage import group_advantages
 from rl.learner.loss import importance_weights, policy_loss, token_weights
 
 pytest.importorskip("trl", reason="the oracle: it is in the dev dependency group")

@@ -8,7 +8,7 @@ import pytest
 
 from rl.core.errors import UsageError
 from rl.problems.prompt import Prompter
-from rl.problems.sources import load_problems, problem_order, resolve_model
+from rl.problems.sources import SPLITS, load_problems, problem_order, resolve_model
 from rl.problems.starter import STARTER_MODEL
 
 
@@ -47,8 +47,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(text)
     with pytest.raises(UsageError, match=what):
-        for split in ("train", "heldout"):
-            load_problems(str(path), split)  # type: ignore[arg-type]
+        _ = [load_problems(str(path), split) for split in SPLITS]
 
 
 def test_every_epoch_is_a_permutation_of_its_own() -> None:
