@@ -1,7 +1,6 @@
 """The collector's process: `python -m rl.collect RUN --server-url URL --policy NAME`."""
 
 import asyncio
-from pathlib import Path
 
 from rl.buffer.ledger import Buffer
 from rl.collect.client import ServerClient
@@ -24,11 +23,7 @@ async def run_collector(run: RunDir, server_url: str, policy: str) -> None:
 
 def main(argv: list[str]) -> None:
     die_with_parent()
-    parser = cli.Parser(prog="python -m rl.collect", description="The collector of a run.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--server-url", required=True)
-    parser.add_argument("--policy", required=True, help="the policy's name on the server")
-    args = parser.parse_args(argv)
+    args = cli.process_args(argv, "rl.collect", "The collector of a run.")
     asyncio.run(run_collector(RunDir(args.run), args.server_url, args.policy))
 
 

@@ -39,6 +39,15 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
+def process_args(argv: list[str], module: str, purpose: str) -> argparse.Namespace:
+    """What every process of a run is told: `run` (its directory), `server_url`, `policy` (its name on the server)."""
+    parser = Parser(prog=f"python -m {module}", description=purpose)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--server-url", required=True)
+    parser.add_argument("--policy", required=True, help="the policy's name on the server")
+    return parser.parse_args(argv)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
     """A configuration and where each of its values came from: `default`, `FILE.toml` or `flag`."""

@@ -5,7 +5,6 @@ It makes the evaluations that the learner asks for in the ledger, oldest first, 
 
 import asyncio
 from dataclasses import asdict
-from pathlib import Path
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
@@ -49,11 +48,7 @@ async def run_evaluator(run: RunDir, server_url: str, policy: str) -> None:
 
 def main(argv: list[str]) -> None:
     die_with_parent()
-    parser = cli.Parser(prog="python -m rl.evaluate", description="The evaluator of a run.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--server-url", required=True)
-    parser.add_argument("--policy", required=True, help="the policy's name on the server")
-    args = parser.parse_args(argv)
+    args = cli.process_args(argv, "rl.evaluate", "The evaluator of a run.")
     asyncio.run(run_evaluator(RunDir(args.run), args.server_url, args.policy))
 
 

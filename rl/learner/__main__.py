@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -161,11 +160,7 @@ async def train(run: RunDir, server_url: str, policy_name: str) -> None:
 
 def main(argv: list[str]) -> None:
     die_with_parent()
-    parser = cli.Parser(prog="python -m rl.learner", description="One learner rank of a run; start it by torchrun.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--server-url", required=True)
-    parser.add_argument("--policy", required=True, help="the policy's name on the server")
-    args = parser.parse_args(argv)
+    args = cli.process_args(argv, "rl.learner", "One learner rank of a run; start it by torchrun.")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         asyncio.run(train(RunDir(args.run), args.server_url, args.policy))

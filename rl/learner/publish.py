@@ -20,7 +20,7 @@ from rl.learner.collate import MiniBatch, Row, pad
 from rl.learner.policy import Policy
 from rollout_server.schema import Completion, GenerateRequest, Sampling
 
-CANARY_TOKENS = 8
+CANARY_TOKENS = 4
 CANARY_SAMPLES = 4
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest mean |logprob difference| of the canary's tokens between server and learner: in float32 1e-6 is usual; in
