@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rl.core.cli import Parser, run
 from rl.core.errors import UsageError
 from rl.core.types import Problem
-from rl.problems.starter import direct_completion, starter_problems, worked_completion
+from rl.problems.starter import estimated_completion, starter_problems, worked_completion
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +33,8 @@ STEPS = 1500
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARMUP = 50
-DIRECT_SHARE = 0.5
-"""Of the completions in training. At temperature 1 the model imitates both ways; reinforcement finds out which one pays."""
+ESTIMATED_SHARE = 0.6
+"""Of the completions in training. At temperature 1 the model has both habits; reinforcement finds out which one pays."""
 
 SHAPE = {
     "hidden_size": 128,
@@ -122,9 +122,9 @@ def encode_pairs(
 
 
 def draw_pairs(problems: Sequence[Problem], random: Random) -> list[tuple[Problem, str]]:
-    """A batch of problems, each either worked out or answered at once."""
+    """A batch of problems, each either worked out or estimated."""
     return [
-        (p, direct_completion(p) if random.random() < DIRECT_SHARE else worked_completion(p))
+        (p, estimated_completion(p) if random.random() < ESTIMATED_SHARE else worked_completion(p))
         for p in random.choices(problems, k=BATCH)
     ]
 

@@ -9,6 +9,7 @@ import difflib
 import os
 import sys
 import tomllib
+import traceback
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,10 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         code = 0
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:  # a defect of ours: the traceback is for the log, the last line for who reads its end
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code)
 
 

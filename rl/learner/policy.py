@@ -24,7 +24,7 @@ class Policy(nn.Module):
         seed: of the adapter's initial weights (A is random, B zero: at first the policy is the base).
 
     Raises:
-        UsageError: `lora_target` names modules that the model does not have.
+        UsageError: the model cannot be loaded, or `lora_target` names modules that the model does not have.
     """
 
     def __init__(self, model: str, config: TrainConfig, device: torch.device) -> None:
@@ -32,7 +32,11 @@ class Policy(nn.Module):
         self.device = device
         self.dtype = base_dtype(config, device)
         self._temperature = config.temperature
-        base = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device)
+        try:
+            base = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"cannot load the model {model}: {reason}", fix="name one that transformers loads") from None
         if config.grad_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()

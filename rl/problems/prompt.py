@@ -1,5 +1,6 @@
 """Problem → prompt tokens, and completion tokens → text."""
 
+from rl.core.errors import UsageError
 from rl.core.types import Problem
 
 
@@ -8,12 +9,20 @@ class Prompter:
 
     Args:
         model: folder or hub name.
+
+    Raises:
+        UsageError: the model comes without a tokenizer, or with one that cannot be read.
     """
 
     def __init__(self, model: str) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            fix = "give --model a folder or hub model with its tokenizer"
+            raise UsageError(f"{model} has no tokenizer that can be loaded: {reason}", fix=fix) from None
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         messages = [{"role": "user", "content": problem.text}]

@@ -37,12 +37,12 @@ def starter_problems(split: Literal["train", "heldout"]) -> list[Problem]:
 
 def worked_completion(problem: Problem) -> str:
     r"""The problem worked out by place value, and the answer in a box: `47+86` → `120+13=\boxed{133}`."""
-    return f"{_parts(problem.text)}={direct_completion(problem)}"
+    return f"{_parts(problem.text)}=\\boxed{{{problem.gold}}}"
 
 
-def direct_completion(problem: Problem) -> str:
-    r"""The answer alone: `47+86` → `\boxed{133}`. A tiny model can learn to say it, but hardly to get it right."""
-    return f"\\boxed{{{problem.gold}}}"
+def estimated_completion(problem: Problem) -> str:
+    r"""The answer at once, to the nearest ten, so right one time in ten: `47+86` → `\boxed{130}`."""
+    return f"\\boxed{{{(int(problem.gold) + 5) // 10 * 10}}}"
 
 
 def _family() -> Iterator[tuple[str, str]]:

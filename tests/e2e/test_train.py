@@ -1,6 +1,7 @@
 """The main job from end to end, on real parts: vLLM, DDP, SQLite, math-verify, and real signals."""
 
 import json
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -126,12 +127,12 @@ def test_nothing_outlives_a_parent_that_is_killed(train: Start, tmp_path: Path) 
 
 
 def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text('{"model_type": "no-such-architecture"}')
-    run = tmp_path / "run"
-    code, _, err = train("--model", str(tmp_path / "broken"), "--run-dir", str(run)).finish()
+    broken = tmp_path / "broken"
+    shutil.copytree(STARTER_MODEL, broken, ignore=shutil.ignore_patterns("*.safetensors"))
+    code, _, err = train("--model", str(broken), "--run-dir", str(tmp_path / "run")).finish()
     assert code == 3
-    assert "no-such-architecture" in err
+    assert "ended with exit code" in err
+    assert "safetensors" in err
     assert "Traceback" not in err
 
 
