@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
 
     flags = {name: getattr(args, name) for name in ("problems", "eval_problems", "eval_samples")}
     changes = {name: value for name, value in flags.items() if value is not None}
-    targets = [evaluation.read_target(name, step=args.step, changes=changes) for name in args.targets]
+    targets = evaluation.read_targets(args.targets, step=args.step, changes=changes)
     results = {target.name: evaluation.evaluate(target) for target in targets}
     if args.out is not None:
         results[args.targets[-1]].save(args.out)

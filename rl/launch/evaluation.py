@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,30 +35,44 @@ class Target:
     adapter: bytes | None
 
 
-def read_target(name: str, *, step: int | None, changes: dict[str, Any]) -> Target:
-    """A run directory is one that has checkpoints; anything else is a model.
+def read_targets(names: Sequence[str], *, step: int | None, changes: dict[str, Any]) -> list[Target]:
+    """A directory with checkpoints is a run; anything else is a model, asked as the first run among them was.
 
     Args:
-        step: of the checkpoint; None for the newest.
-        changes: settings that are not the run's own.
+        step: of the runs' checkpoints; None for the newest of each.
+        changes: settings that are not the runs' own.
 
     Raises:
         UsageError: a run without that checkpoint, or neither a run nor a model.
     """
+    runs = {name: RunDir(Path(name)) for name in names if RunDir(Path(name)).checkpoints.is_dir()}
+    settings = [run.config().model_dump() for run in runs.values()]
     sources = dict.fromkeys(changes, "flag")
-    run = RunDir(Path(name))
-    if not run.checkpoints.is_dir():
-        config = cli.validated({"model": name} | changes, sources)
+
+    def target(name: str) -> Target:
+        if name in runs:
+            config = cli.validated(runs[name].config().model_dump() | changes, sources)
+            found, adapter = read_checkpoint(runs[name], step)
+            return Target(name=name, config=config, step=found, adapter=adapter)
+        config = cli.validated((settings[0] if settings else {}) | changes | {"model": name}, sources)
         resolve_model(name)
         return Target(name=name, config=config, step=0, adapter=None)
-    config = cli.validated(run.config().model_dump() | changes, sources)
+
+    return [target(name) for name in names]
+
+
+def read_checkpoint(run: RunDir, step: int | None) -> tuple[int, bytes]:
+    """The step and the adapter of a checkpoint, the newest where `step` is None.
+
+    Raises:
+        UsageError: the run has no such checkpoint.
+    """
     steps = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*"))
     wanted = step if step is not None else steps[-1] if steps else None
     if wanted not in steps:
         known = ", ".join(map(str, steps)) or "none"
-        raise UsageError(f"{name} has no checkpoint of step {wanted}", fix=f"its checkpoints are of steps: {known}")
-    adapter = read_adapter(run.checkpoints / name_of(wanted))
-    return Target(name=name, config=config, step=wanted, adapter=adapter)
+        raise UsageError(f"{run.root} has no checkpoint of step {wanted}", fix=f"its checkpoints are of steps: {known}")
+    return wanted, read_adapter(run.checkpoints / name_of(wanted))
 
 
 def evaluate(target: Target) -> EvalResult:

@@ -1,0 +1,83 @@
+"""The README is true: its commands run as written, its transcripts are what they print, its paths exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+FIRST = "--run-dir runs/first"
+QUICK = "--steps 4 --eval-every 4 --eval-problems 8 --eval-samples 2"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The lines of all bash blocks, without set-up and comments."""
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [line.split("  #")[0].strip().removeprefix("./setup.sh ") for line in lines]
+
+
+def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    python, *rest = shlex.split(command)
+    assert python == "python", command
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd)}
+    return subprocess.run([sys.executable, *rest], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    return tmp_path
+
+
+def test_the_readme_has_the_two_commands_and_ci_runs_the_second() -> None:
+    assert f"./setup.sh python -m rl.train {FIRST}" in README
+    assert "./setup.sh python -m pytest" in README
+    assert "./setup.sh python -m pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.e2e
+@pytest.mark.vllm
+def test_the_commands_around_a_run_do_what_they_say(folder: Path) -> None:
+    """Train, resume, evaluate, compare and report, in the README's order; only the first is shortened."""
+    around = [c for c in commands() if "runs/first" in c]
+    assert around[0] == f"python -m rl.train {FIRST}"
+    assert len(around) >= 5
+    for command in around:
+        done = run(f"{command} {QUICK}" if FIRST in command else command, folder)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    assert (folder / "runs" / "first" / "report" / "report.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "rl.train" in c and "runs/first" not in c])
+def test_the_other_training_commands_are_understood(folder: Path, command: str) -> None:
+    (folder / "my.jsonl").write_text("".join(f'{{"problem": "{i}+1", "answer": "{i + 1}"}}\n' for i in range(99)))
+    done = run(command.removesuffix("--dry-run") + " --dry-run", folder)
+    if "Qwen/" in command and done.returncode:  # where there is no network to look the model up
+        assert "the hub does not give it" in done.stderr
+        return
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "held out" in done.stdout
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_transcripts_are_what_the_commands_print(folder: Path, block: str) -> None:
+    command, *expected = block.splitlines()
+    done = run(command.removeprefix("$ "), folder)
+    assert done.stdout.splitlines() == expected
+
+
+def test_every_path_that_is_named_exists() -> None:
+    named = re.findall(r"[`(]((?:rl|rollout_server|rewards|configs|tests|requirements|\.ci)/[\w./-]*)[`)]", README)
+    assert len(named) >= 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    tree = re.findall(r"^  (\w+/) ", README, re.MULTILINE)
+    assert {"core/", "learner/", "launch/"} <= set(tree)
+    assert all((ROOT / "rl" / room).is_dir() for room in tree if room not in ("checkpoints/", "evals/", "logs/"))
