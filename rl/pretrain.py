@@ -1,9 +1,10 @@
-"""Make the starter model: a tiny Qwen2 trained from scratch on the starter's worked completions.
+"""Make the starter model: a tiny Qwen2, trained from scratch on the starter's arithmetic.
 
     python -m rl.pretrain --out DIR
 
-Training stops early on purpose: the model knows the format and roughly how, and still slips, which is what reinforcement
-can mend. STARTER.json in the folder says how it was made and how good it is.
+It learns two habits, to work a problem out and to estimate the answer at once, and stops before it is good at the
+first. So at temperature 1 it is right a third of the time, and reinforcement has two things to find: that working it
+out pays, and how to slip less. STARTER.json in the folder says how the model was made and how good it is.
 """
 
 import hashlib
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-STEPS = 1500
+STEPS = 2000
 """Where held-out pass@1 at temperature 1 is near a third."""
 
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARMUP = 50
 ESTIMATED_SHARE = 0.6
-"""Of the completions in training. At temperature 1 the model has both habits; reinforcement finds out which one pays."""
+"""Of the completions in training; the others are worked out."""
 
 SHAPE = {
     "hidden_size": 128,
@@ -53,14 +54,15 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 BOX = r"\boxed{"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "{% if message.role == 'assistant' %}={{ message.content }}{{ eos_token }}{% else %}{{ message.content }}{% endif %}"
+    "{% if message.role == 'assistant' %}={{ message.content }}{{ eos_token }}"
+    "{% else %}{{ message.content }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}={% endif %}"
 )
 """`47+86` becomes `47+86=`; what the assistant says follows the equals sign."""
 
 
 def build_tokenizer() -> "Qwen2Tokenizer":
-    """Qwen2's tokenizer without merges: one token per byte, and one for the opening of a box, which every answer needs."""
+    """Qwen2's tokenizer without merges: a token per byte, and one for the opening of a box, which every answer has."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
 
@@ -82,15 +84,16 @@ def build_model(tokenizer: "Qwen2Tokenizer") -> "Qwen2ForCausalLM":
     """An untrained model; its weights come from torch's global generator."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": None,
-    }
-    model = Qwen2ForCausalLM(
-        Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, dtype="float32", **SHAPE, **special)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=True,
+        dtype="float32",
+        **SHAPE,
     )
-    return model
+    return Qwen2ForCausalLM(config)
 
 
 def encode_prompt(tokenizer: "Qwen2Tokenizer", problem: Problem) -> list[int]:
@@ -122,7 +125,7 @@ def encode_pairs(
 
 
 def draw_pairs(problems: Sequence[Problem], random: Random) -> list[tuple[Problem, str]]:
-    """A batch of problems, each either worked out or estimated."""
+    """One batch of problems, each worked out or estimated."""
     return [
         (p, estimated_completion(p) if random.random() < ESTIMATED_SHARE else worked_completion(p))
         for p in random.choices(problems, k=BATCH)
@@ -188,35 +191,40 @@ def _interval(values: Sequence[float]) -> dict[str, float]:
 
 
 def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
-    """Trains, measures, and writes the folder; returns its record.
+    """Trains, measures, and writes the folder; returns its record, which the folder keeps as STARTER.json.
 
     Raises:
-        UsageError: `out` holds something already.
+        UsageError: `out` holds something already, or there is no step to take.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not an empty folder", fix="name another --out, or move it away first")
+    if steps < 1:
+        raise UsageError(f"--steps {steps} trains nothing", fix="give 1 or more")
     import torch
-    from transformers import GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
 
-    started = time.monotonic()
+    disable_progress_bar()
+    torch.set_num_threads(1)  # more do not speed up so tiny a model, and would change the order of its sums
     torch.manual_seed(seed)
+    started = time.monotonic()
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     train(model, tokenizer, random=Random(seed), steps=steps)
     minutes = (time.monotonic() - started) / 60
 
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {
         "what": "trained from scratch on arithmetic by rl.pretrain: a stand-in, not a language model",
-        "command": f"python -m rl.pretrain --seed {seed} --steps {steps} --out DIR",
+        "command": f"python -m rl.pretrain --seed {seed} --steps {steps}",
+        "seed": seed,
+        "steps": steps,
+        "batch": BATCH,
         "parameters": model.num_parameters(),
-        "problems": {"train": len(starter_problems("train")), "heldout": len(starter_problems("heldout"))},
+        "problems": {split: len(starter_problems(split)) for split in ("train", "heldout")},
         "heldout": measure(model, tokenizer),
         "weights_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
-        "minutes": round(minutes, 1),
-        "threads": torch.get_num_threads(),
+        "training_minutes": round(minutes, 1),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "tokenizers")},
@@ -233,8 +241,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
     args = parser.parse_args(argv)
     record = make(args.out, seed=args.seed, steps=args.steps)
-    pass_at_1 = record["heldout"]["pass@1"]
-    print(f"{args.out}: held-out pass@1 {pass_at_1['value']:.3f} [{pass_at_1['low']:.3f}, {pass_at_1['high']:.3f}]")
+    for name in ("pass@1", f"pass@{SAMPLES_PER_PROBLEM}"):
+        figure = record["heldout"][name]
+        print(f"held-out {name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]")
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class ServerClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        # idle connections are dropped before the server does it (uvicorn: 5 s): it may do so while a request is sent
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
         self._http = httpx.AsyncClient(base_url=url, timeout=REQUEST_LIMIT_S, limits=limits, trust_env=False)
 
     async def __aenter__(self) -> Self:

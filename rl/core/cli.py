@@ -134,9 +134,12 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     try:
         code = main(sys.argv[1:]) or 0
     except TallyError as error:
-        fix = f"\n  fix: {error.fix}" if error.fix else ""
-        print(f"error: {error}{fix}", file=sys.stderr)
-        code = error.exit_code
+        code = _say(error)
+    except ExceptionGroup as group:  # of tasks that ran together: one reason is enough, and a defect goes before it
+        expected, defects = group.split(TallyError)
+        if defects is not None or expected is None:
+            traceback.print_exc()
+        code = _say(_first(expected)) if expected is not None else 1
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -147,6 +150,17 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _say(error: TallyError) -> int:
+    fix = f"\n  fix: {error.fix}" if error.fix else ""
+    print(f"error: {error}{fix}", file=sys.stderr)
+    return error.exit_code
+
+
+def _first(group: ExceptionGroup[TallyError]) -> TallyError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -36,7 +36,9 @@ class Policy(nn.Module):
             base = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"cannot load the model {model}: {reason}", fix="name one that transformers loads") from None
+            raise UsageError(
+                f"cannot load the model {model}: {reason}", fix="name one that transformers loads"
+            ) from None
         if config.grad_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()

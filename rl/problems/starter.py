@@ -1,7 +1,7 @@
 """The embedded default: a tiny model and its arithmetic, so that the whole service runs with nothing downloaded.
 
-A stand-in, and not a language model: it was trained from scratch on the worked completions below (`python -m rl.pretrain`
-makes it again) and stopped while it still slips, so that there is something left to learn by reinforcement.
+A stand-in, and not a language model: `python -m rl.pretrain` trained it from scratch on the completions below, and
+stopped while it still errs, so that there is something left to learn by reinforcement.
 """
 
 import hashlib

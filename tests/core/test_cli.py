@@ -1,5 +1,7 @@
 """The command line: precedence, sources, and errors that say what, where and how to fix it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,26 @@ def test_learning_rate_schedules() -> None:
     cosine = TrainConfig(lr=1.0, steps=4, schedule="cosine")
     assert [cosine.lr_at(step) for step in (1, 2, 3, 4)] == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
     assert {TrainConfig(lr=0.5, steps=9).lr_at(step) for step in range(1, 10)} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("raise UsageError('no such thing', fix='name another')", 2, "error: no such thing\n  fix: name another\n"),
+        ("raise TallyError('it died')", 3, "error: it died\n"),
+        ("raise ExceptionGroup('tasks', [ExceptionGroup('more', [TallyError('it died')])])", 3, "error: it died\n"),
+        ("return 7", 7, ""),
+    ],
+)
+def test_commands_end_with_a_sentence_and_an_exit_code(body: str, code: int, said: str) -> None:
+    script = f"from rl.core import cli\nfrom rl.core.errors import *\ndef main(argv):\n    {body}\ncli.run(main)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (code, said, "")
+
+
+def test_a_defect_of_ours_shows_where_it_is_and_ends_with_what_it_is() -> None:
+    script = "from rl.core import cli\ndef main(argv):\n    raise KeyError('oops')\ncli.run(main)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: KeyError: 'oops'"
