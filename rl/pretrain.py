@@ -9,11 +9,11 @@ out pays, and how to slip less. STARTER.json in the folder says how the model wa
 
 import hashlib
 import json
-import math
 import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -171,23 +171,17 @@ def sample_correct(
 
 
 def measure(model: "Qwen2ForCausalLM", tokenizer: "Qwen2Tokenizer") -> dict[str, Any]:
-    """Held-out pass@1 and pass@k with k the samples per problem: means over problems, normal 95 % intervals."""
+    """Held-out pass@1 and pass@k with k the samples per problem, with 95 % intervals."""
+    from rl.evaluate.stats import estimate_mean, pass_at_k
+
     n, problems = SAMPLES_PER_PROBLEM, starter_problems("heldout")[:MEASURED_PROBLEMS]
     counts = sample_correct(model, tokenizer, problems, n=n)
     return {
         "temperature": 1.0,
         "problems": len(problems),
         "samples_per_problem": n,
-        "pass@1": _interval([count / n for count in counts]),
-        f"pass@{n}": _interval([float(count > 0) for count in counts]),
+        **{f"pass@{k}": asdict(estimate_mean([pass_at_k(n, count, k) for count in counts])) for k in (1, n)},
     }
-
-
-def _interval(values: Sequence[float]) -> dict[str, float]:
-    mean = sum(values) / len(values)
-    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    half = 1.96 * math.sqrt(variance / len(values))
-    return {"value": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
 
 
 def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:

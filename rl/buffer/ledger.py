@@ -161,10 +161,20 @@ class Buffer:
         payloads = {row.id: row.payload for row in rows}
         return [codec.decode(payloads[i]) for i in ids]
 
-    def trained(self, ids: Sequence[int]) -> None:
-        """The update made from these groups is published: they are done, and their slots are free."""
+    def trained(self, ids: Sequence[int]) -> Turn:
+        """The update made from these groups is published: they are done, and their slots are free.
+
+        Returns:
+            What became of all groups since the last trained ones.
+        """
         with self._engine.begin() as db:
+            before = db.scalar(sa.select(sa.func.max(groups.c.id)).where(groups.c.state == State.TRAINED)) or 0
             self._move(db, ids, State.LEASED, {"state": State.TRAINED})
+            query = sa.select(groups.c.state, sa.func.count(), sa.func.sum(groups.c.mean_reward))
+            rows = db.execute(query.where(groups.c.id.between(before + 1, max(ids))).group_by(groups.c.state)).all()
+        marked = [row for row in rows if row.state != State.UNVERIFIED]
+        reward = sum(total or 0.0 for _, _, total in marked) / sum(n for _, n, _ in marked)
+        return Turn(reward=reward, states={State(state): n for state, n, _ in rows})
 
     def commit(self, step: int, checkpoint: str, *, evaluate: bool = False) -> None:
         """Records that `checkpoint` holds everything trained through `step`, and asks for its evaluation if told to."""
@@ -193,12 +203,6 @@ class Buffer:
             )
             db.execute(evaluations.delete().where(evaluations.c.step > step))
         return step
-
-    def last_trained(self) -> int:
-        """The id of the newest trained group, 0 where there is none."""
-        with self._engine.connect() as db:
-            newest = sa.select(sa.func.max(groups.c.id)).where(groups.c.state == State.TRAINED)
-            return db.scalar(newest) or 0
 
     # ---- evaluations asked for by the learner, made by the evaluator
 
@@ -231,16 +235,6 @@ class Buffer:
         with self._engine.connect() as db:
             rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
-
-    def turn(self, first: int, last: int) -> Turn:
-        """The groups with ids first … last."""
-        with self._engine.connect() as db:
-            query = sa.select(groups.c.state, sa.func.count(), sa.func.sum(groups.c.mean_reward))
-            rows = db.execute(query.where(groups.c.id.between(first, last)).group_by(groups.c.state)).all()
-        marked = sum(n for state, n, _ in rows if state != State.UNVERIFIED)
-        reward = sum(total or 0.0 for state, _, total in rows if state != State.UNVERIFIED)
-        states = {State(state): n for state, n, _ in rows}
-        return Turn(reward=reward / marked if marked else float("nan"), states=states)
 
     @staticmethod
     def _move(db: sa.Connection, ids: Sequence[int], source: State, values: dict[str, object]) -> None:

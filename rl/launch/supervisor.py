@@ -148,7 +148,7 @@ def summary_lines(run: RunDir) -> list[str]:
     steps = [record for record in run.records() if record["kind"] == "step"]
     lines = []
     if len(results) > 1:
-        lines.append(format_table({run.root.name: results[0], "": results[-1]}))
+        lines.append(format_table({"start": results[0], "end": results[-1]}))
     if steps:
         wait = sum(r["wait_s"] for r in steps) / sum(r["step_s"] for r in steps)
         stale = max(r["staleness_max"] for r in steps)

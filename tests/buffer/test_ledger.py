@@ -62,9 +62,13 @@ def test_group_without_signal_frees_its_slot_and_is_counted(buffer: Buffer, make
     assert buffer.put(make_group(3, "re")) == State.UNVERIFIED
     assert buffer.put(make_group(4, "rwe")) == State.READY
     assert buffer.issue() == [5, 6, 7]
-    turn = buffer.turn(1, 4)
-    assert turn.states == {State.NO_SIGNAL: 1, State.UNVERIFIED: 2, State.READY: 1}
+    buffer.lease(1, policy_version=0, max_staleness=0)
+    turn = buffer.trained([4])
+    assert turn.states == {State.NO_SIGNAL: 1, State.UNVERIFIED: 2, State.TRAINED: 1}
     assert turn.reward == pytest.approx((1.0 + 0.5) / 2)
+    buffer.put(make_group(5))
+    buffer.lease(1, policy_version=1, max_staleness=1)
+    assert buffer.trained([5]).states == {State.TRAINED: 1}
 
 
 def test_too_stale_groups_expire(buffer: Buffer, make_group: MakeGroup) -> None:
@@ -106,7 +110,6 @@ def test_rewind_returns_what_was_trained_after_the_commit(buffer: Buffer, make_g
     buffer.lease(1, policy_version=2, max_staleness=9)
     assert buffer.rewind() == 1
     assert buffer.newest_commit() == (1, "step-000001")
-    assert buffer.last_trained() == 1
     assert buffer.counts()[State.READY] == 2
     assert [g.id for g in buffer.lease(1, policy_version=1, max_staleness=9)] == [2]
     assert buffer.unfinished() == [4]

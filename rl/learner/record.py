@@ -1,0 +1,43 @@
+"""What is logged of a step; `rl.core.metrics` says what each number is."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rl.buffer.ledger import State, Turn
+from rl.core.types import Group
+from rl.learner.publish import Proof
+from rl.learner.step import StepStats
+
+
+def step_record(
+    step: int, groups: Sequence[Group], turn: Turn, stats: StepStats, proof: Proof, *, wait_s: float, step_s: float
+) -> dict[str, Any]:
+    """One record of `metrics.jsonl`.
+
+    Args:
+        groups: those trained on.
+        turn: those whose turn came, without signal included.
+    """
+    samples = [sample for group in groups for sample in group.verified]
+    rollouts = [sample.rollout for sample in samples]
+    staleness = [step - 1 - rollout.policy_version for rollout in rollouts]
+    return {
+        "step": step,
+        "reward": turn.reward,
+        "reward_trained": sum(sample.verdict.reward or 0.0 for sample in samples) / len(samples),
+        "no_signal": turn.states.get(State.NO_SIGNAL, 0) / sum(turn.states.values()),
+        "unverified": turn.states.get(State.UNVERIFIED, 0),
+        "errors": sum(len(group.samples) for group in groups) - len(samples),
+        "length": sum(len(rollout.token_ids) for rollout in rollouts) / len(rollouts),
+        "truncated": sum(rollout.finish_reason == "length" for rollout in rollouts) / len(rollouts),
+        "staleness_mean": sum(staleness) / len(staleness),
+        "staleness_max": max(staleness),
+        **asdict(stats),
+        "mismatch_kl": proof.mismatch_kl,
+        "logprob_gap": proof.logprob_gap,
+        "moved": proof.moved,
+        "publish_s": proof.publish_s,
+        "wait_s": wait_s,
+        "step_s": step_s,
+    }

@@ -1,0 +1,109 @@
+"""The loop of the learner: lease, step, publish, free the slots, log, save."""
+
+import time
+
+import torch
+import torch.distributed as dist
+
+from rl.buffer.ledger import Buffer
+from rl.collect.client import ServerClient
+from rl.core.rundir import RunDir
+from rl.core.types import Group
+from rl.core.wait import poll
+from rl.learner import checkpoint
+from rl.learner.policy import Policy
+from rl.learner.publish import Publisher
+from rl.learner.record import step_record
+from rl.learner.step import Learner
+from rl.problems.prompt import Prompter
+from rl.problems.sources import load_problems, resolve_model
+
+CANARY_PROMPTS = 2
+BATCH_LIMIT_S = 1200.0
+"""Below the half hour that the other ranks wait for rank 0."""
+
+
+class Training:
+    """A run's updates on one rank. Rank 0 speaks to server, ledger and run directory; the others follow it.
+
+    The process group must be up.
+    """
+
+    def __init__(self, run: RunDir, client: ServerClient, policy_name: str) -> None:
+        self._run, self._config = run, run.config()
+        config, model = self._config, resolve_model(self._config.model)
+        self._leads = dist.get_rank() == 0
+        self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
+        policy = Policy(model, config, own_device())
+        self._learner = Learner(policy, config)
+        prompter, problems = Prompter(model), load_problems(config.problems, "heldout")
+        canaries = [prompter.prompt_ids(problem) for problem in problems[:CANARY_PROMPTS]]
+        self._publisher = Publisher(client, policy, policy_name, canaries, config.temperature)
+
+    async def run(self) -> None:
+        """Trains to the last step, or until the run is asked to stop."""
+        start = self._resume()
+        if self._leads:
+            await self._publisher.publish(start)
+            if start == 0:
+                self._save(0)
+        for step in range(start + 1, self._config.steps + 1):
+            begin = time.monotonic()
+            groups = self._next_batch(step)
+            if groups is None:
+                return self._save(step - 1)
+            wait_s = time.monotonic() - begin
+            stats = self._learner.step(groups, step)
+            if not self._leads:
+                continue
+            proof = await self._publisher.publish(step)
+            turn = self._buffer.trained([group.id for group in groups])
+            step_s = time.monotonic() - begin
+            record = step_record(step, groups, turn, stats, proof, wait_s=wait_s, step_s=step_s)
+            self._run.log(kind="step", samples=step * self._config.batch, **record)
+            if step % self._config.save_every == 0 or self._evaluates(step):
+                self._save(step)
+
+    def _resume(self) -> int:
+        """Loads the newest commit, if there is one; returns its step."""
+        newest = self._buffer.newest_commit()
+        if newest is None:
+            return 0
+        step, name = newest
+        checkpoint.load(self._run.checkpoints / name, self._learner.policy, self._learner.optimizer)
+        return step
+
+    def _next_batch(self, step: int) -> list[Group] | None:
+        """The groups of this step, the same on every rank; None when the run is asked to stop."""
+        groups = self._lease(step) if self._leads else None
+        ids = [[group.id for group in groups] if groups is not None else None]
+        dist.broadcast_object_list(ids, src=0, device=torch.device("cpu"))
+        if self._leads or ids[0] is None:
+            return groups
+        return self._buffer.load(ids[0])
+
+    def _lease(self, step: int) -> list[Group] | None:
+        wanted = self._config.batch // self._config.group_size
+        bound = self._config.staleness_bound
+        for _ in poll("a complete batch", every_s=0.01, limit_s=BATCH_LIMIT_S):
+            if self._buffer.stop_asked():
+                break
+            if groups := self._buffer.lease(wanted, policy_version=step - 1, max_staleness=bound):
+                return groups
+        return None
+
+    def _save(self, step: int) -> None:
+        """Checkpoint and ledger commit together: a resume starts from the commit, and the ledger goes back to it."""
+        if self._leads:
+            saved = checkpoint.save(self._run.checkpoints, step, self._learner.policy, self._learner.optimizer)
+            self._buffer.commit(step, saved.name, evaluate=self._evaluates(step))
+
+    def _evaluates(self, step: int) -> bool:
+        return step % self._config.eval_every == 0 or step == self._config.steps
+
+
+def own_device() -> torch.device:
+    """A GPU for each rank while they last; CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", dist.get_rank() % torch.cuda.device_count())
