@@ -43,11 +43,11 @@ class TrainConfig(BaseModel):
     """tokens a completion may have"""
 
     # ---- learning
-    steps: PositiveInt = 300
+    steps: PositiveInt = 200
     """optimizer updates"""
     batch: PositiveInt = 32
     """samples an update is computed from"""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(5e-4, gt=0)
     """peak learning rate of AdamW on the adapter"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """of the learning rate after warm-up: constant, or decaying to zero at --steps"""
@@ -87,7 +87,7 @@ class TrainConfig(BaseModel):
     """recompute activations in the backward pass: less memory, more time"""
 
     # ---- evaluation
-    eval_every: PositiveInt = 100
+    eval_every: PositiveInt = 50
     """steps between evaluations on held-out problems; the first and the last step always have one"""
     eval_problems: PositiveInt = 256
     """held-out problems in an evaluation"""
@@ -156,6 +156,6 @@ class TrainConfig(BaseModel):
         if self.lr <= FULL_FINE_TUNING_LR:
             lines.append(
                 f"lr {self.lr:g} is a rate for full fine-tuning: a LoRA adapter hardly moves at it, so expect a flat "
-                "curve. Published LoRA recipes use 1e-5 to 2e-4 on 0.5B–8B models; the starter model learns at 1e-3"
+                "curve. Published LoRA recipes use 1e-5 to 2e-4 on 0.5B–8B models; the starter model learns at 5e-4"
             )
         return lines

@@ -138,11 +138,12 @@ def test_a_version_that_is_not_served_as_published_is_refused(
 
     async def use(client: ServerClient) -> None:
         if fault is ServesAnOlderVersion:
-            older = Policy(str(STARTER_MODEL), CONFIG, torch.device("cpu"))
+            adapter = policy.adapter_bytes()
             with torch.no_grad():
-                for parameter in older.trainable:
-                    parameter.add_(0.05)
-            await ServerClient.put_adapter(client, "older", 1, older.adapter_bytes())
+                for parameter in policy.trainable:
+                    parameter.mul_(0.8)
+            await ServerClient.put_adapter(client, "older", 1, policy.adapter_bytes())
+            policy.load_adapter(adapter)
         with pytest.raises(PublishError, match=reason):
             await Publisher(client, policy, name, PROMPTS, CONFIG.temperature).publish(1)
         assert not any(v.policy == name for v in (await client.policies()).versions)
