@@ -16,17 +16,20 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     from rl.core.rundir import RunDir  # these load what `--help` must not wait for
     from rl.observe import report
+    from rl.problems.sources import load_problems
 
     if args.out is None and len(args.runs) > 1:
         raise UsageError("the report of several runs belongs to none of them", fix="name a directory: --out DIR")
-    runs = {path.name: report.evaluations(RunDir(path)) for path in args.runs}
+    runs = {str(path): report.evaluations(RunDir(path)) for path in args.runs}
+    problems = load_problems(RunDir(args.runs[0]).config().problems, "heldout")
+    example = report.most_improved(runs[str(args.runs[0])], problems)
+    text = f"{report.gains_table(runs)}\n\n{example}".strip()
     out: Path = args.out or args.runs[0] / "report"
     out.mkdir(parents=True, exist_ok=True)
-    table = report.gains_table(runs)
-    (out / "report.md").write_text(table + "\n")
+    (out / "report.md").write_text(text + "\n")
     report.draw(runs, out / "report.png")
-    print(table)
-    print(json.dumps({"table": str(out / "report.md"), "picture": str(out / "report.png")}))
+    print(text)
+    print(json.dumps({"text": str(out / "report.md"), "picture": str(out / "report.png")}))
 
 
 if __name__ == "__main__":

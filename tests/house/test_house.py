@@ -25,7 +25,7 @@ MAY_KNOW = {
     "rl.collect": "rewards rollout_server.schema rl.core rl.problems rl.buffer",
     "rl.learner": "rollout_server.schema rl.core rl.problems rl.buffer rl.collect",
     "rl.evaluate": "rewards rollout_server.schema rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint",
-    "rl.observe": "rl.core rl.evaluate",
+    "rl.observe": "rewards rl.core rl.evaluate",
     "rl.launch": "rewards rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.observe",
 }
 
