@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if len(args.targets) > 2 or len(set(args.targets)) < len(args.targets):
         raise UsageError(f"cannot compare {' and '.join(args.targets)}", fix="name one target, or two different ones")
-    from rl.evaluate.result import format_table  # these load what `--help` must not wait for
+    from rl.evaluate.result import format_table, summary_json  # these load what `--help` must not wait for
     from rl.launch import evaluation
 
     flags = {name: getattr(args, name) for name in ("problems", "eval_problems", "eval_samples")}
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     if args.out is not None:
         results[args.targets[-1]].save(args.out)
     print(format_table(results))
-    print(json.dumps({name: evaluation.as_json(result) for name, result in results.items()}))
+    print(json.dumps({name: {"step": r.step, "summary": summary_json(r)} for name, r in results.items()}))
 
 
 if __name__ == "__main__":

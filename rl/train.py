@@ -1,6 +1,5 @@
 """`python -m rl.train`: trains a LoRA adapter by GRPO, and shows the held-out pass@k of its checkpoints."""
 
-import fcntl
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,21 +10,19 @@ from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.launch.server import listen
-from rl.problems.sources import SPLITS, load_problems, resolve_model
+from rl.problems.sources import check_golds, load_problems, resolve_model
 
 
 def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
-    if args.resume is None and args.dry_run:
-        resolved = cli.resolve(args)
-        print("\n".join([*resolved.lines(), "", *resolved.config.consequences(), _problems_line(resolved.config)]))
+    if args.dry_run:
+        print("\n".join(_dry_run(args)))
         return 0
-    with closing(listen(args.port)) as listener:
-        run, config = _resumed(args) if args.resume is not None else _created(args)
+    opened = _resumed(args) if args.resume is not None else _created(args)
+    with closing(listen(args.port)) as listener, opened as (run, config):
         from rl.launch.supervisor import Supervisor  # it loads what `--help` must not wait for
 
-        with _locked(run):
-            return Supervisor(run, config, listener).train()
+        return Supervisor(run, config, listener).train()
 
 
 def _parser() -> cli.Parser:
@@ -58,46 +55,59 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def _created(args: Namespace) -> tuple[RunDir, TrainConfig]:
-    """The directory of a new run, once its model and problems are known to be there."""
+def _dry_run(args: Namespace) -> list[str]:
+    if args.resume is not None:
+        raise UsageError("--dry-run shows what a new run would do", fix=f"see {args.resume}/config.json for that run")
     resolved = cli.resolve(args)
-    _problems_line(resolved.config)
-    root = args.run_dir or Path("runs") / rundir.new_name(resolved.config)
-    return rundir.create(root, resolved, overwrite=args.overwrite), resolved.config
-
-
-def _resumed(args: Namespace) -> tuple[RunDir, TrainConfig]:
-    """The run to go on with. Its configuration is its own; a run may only be made longer."""
-    run = RunDir(args.resume)
-    config = run.config()
-    given = [n for n in TrainConfig.model_fields if n != "steps" and getattr(args, n) is not None]
-    if given or args.config or args.run_dir or args.overwrite:
-        name = (given or ["config" if args.config else "run-dir" if args.run_dir else "overwrite"])[0]
-        fix = "leave it out, or start a new run with another --run-dir"
-        raise UsageError(f"--{name.replace('_', '-')} cannot be changed by --resume: the run keeps its own", fix=fix)
-    if args.steps is not None:
-        config = cli.validated(config.model_dump() | {"steps": args.steps}, {"steps": "flag"})
-        run.write_config(cli.Resolved(config=config, sources=run.sources() | {"steps": "flag"}))
-    return run, config
-
-
-def _problems_line(config: TrainConfig) -> str:
-    """Reads model and problems once, so that bad input is found before anything starts."""
-    resolve_model(config.model)
-    train, heldout = (len(load_problems(config.problems, split)) for split in SPLITS)
-    return f"{train} training problems, {heldout} held out"
+    train, heldout = _checked(resolved.config)
+    problems = f"{train} training problems, {heldout} held out"
+    return [*resolved.lines(), "", *resolved.config.consequences(), problems]
 
 
 @contextmanager
-def _locked(run: RunDir) -> Iterator[None]:
-    """Two supervisors in one run directory would train each group twice."""
-    with (run.root / "run.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fix = "wait for it, or stop it with Ctrl-C where it was started"
-            raise UsageError(f"the run {run.root} is in progress", fix=fix) from None
-        yield
+def _created(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
+    """A new run in a directory of its own, once its model and problems are known to be there."""
+    resolved = cli.resolve(args)
+    _checked(resolved.config)
+    run = RunDir(args.run_dir or Path("runs") / rundir.new_name(resolved.config))
+    if run.exists:
+        if not args.overwrite:
+            fix = f"go on with it (--resume {run.root}), take another --run-dir, or move it aside with --overwrite"
+            raise UsageError(f"the run directory {run.root} exists", fix=fix)
+        run.move_aside()
+    run.create(resolved)
+    with run.locked():
+        yield run, resolved.config
+
+
+@contextmanager
+def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
+    """The run to go on with. Its configuration is its own; a run may only be made longer."""
+    run = RunDir(args.resume)
+    config = run.config()
+    given = {"config": args.config, "run_dir": args.run_dir, "overwrite": args.overwrite or None}
+    given |= {name: getattr(args, name) for name in TrainConfig.model_fields if name != "steps"}
+    if changed := [name for name, value in given.items() if value is not None]:
+        fix = "leave it out, or start a new run with another --run-dir"
+        raise UsageError(
+            f"--{changed[0].replace('_', '-')} cannot be changed by --resume: a run keeps its own", fix=fix
+        )
+    with run.locked():
+        if args.steps is not None:
+            if args.steps < (done := run.steps_done()):
+                raise UsageError(
+                    f"--steps {args.steps}: the run has made {done} steps", fix="name more, or start a new run"
+                )
+            config = cli.validated(config.model_dump() | {"steps": args.steps}, {"steps": "flag"})
+            run.write_config(cli.Resolved(config=config, sources=run.sources() | {"steps": "flag"}))
+        yield run, config
+
+
+def _checked(config: TrainConfig) -> tuple[int, int]:
+    """Reads model and problems once, so that bad input is found before anything starts; (train, held out) problems."""
+    resolve_model(config.model)
+    check_golds(config.problems)
+    return len(load_problems(config.problems, "train")), len(load_problems(config.problems, "heldout"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ loaded or the engine died. The wire is described in rollout_server/schema.py.
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -21,13 +20,10 @@ if TYPE_CHECKING:
     from rollout_server.engines import Engine
 
 _STOP_SECONDS = 3  # that running requests get after SIGTERM
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> NoReturn:
     args = _parser().parse_args()
-    if args.die_with_parent is not None:
-        _die_with(args.die_with_parent)
     listener = _listener(args)  # first of all: a taken port is known at once, not after the model is loaded
     engine = _engine(args)
     with tempfile.TemporaryDirectory(prefix="rollout-server-") as folder:
@@ -54,25 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory", type=float, default=0.9, help="fraction of the GPU's memory to use")
     parser.add_argument("--cpu-cache", type=float, default=0.5, help="GiB of KV cache on CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
-    parser.add_argument("--die-with-parent", type=int, metavar="PID", help="end when the parent, this process, ends")
     return parser
 
 
 def _fail(message: str, fix: str, code: int = 2) -> NoReturn:
-    print(f"rollout server: {message}\n  fix: {fix}", file=sys.stderr, flush=True)
+    print(f"error: {message}\n  fix: {fix}", file=sys.stderr, flush=True)
     sys.exit(code)
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends, which may have been already."""
-    if sys.platform != "linux":
-        _fail("--die-with-parent needs Linux", "leave it out")
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        _fail(
-            f"the parent, process {parent}, is gone",
-            "start the server by the process that --die-with-parent names",
-        )
 
 
 def _listener(args: argparse.Namespace) -> socket.socket:
@@ -142,7 +125,7 @@ async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: 
     await asyncio.wait({running}, timeout=_STOP_SECONDS)
     error = running.exception() if running.done() else None
     if isinstance(error, EngineError):
-        print(f"rollout server: {error}", file=sys.stderr, flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)
     elif error:
         raise error
     return 3 if error else 0

@@ -85,7 +85,10 @@ def create_app(engine: Engine, folder: Path, *, keep: int = 8) -> FastAPI:
 
 
 def _health(engine: Engine) -> Health:
-    return Health(status=engine.status, model=engine.model, engine=engine.name, detail=engine.detail)
+    length = engine.facts.max_model_len if engine.status == "ready" else None
+    return Health(
+        status=engine.status, model=engine.model, engine=engine.name, max_model_len=length, detail=engine.detail
+    )
 
 
 def _json(answer: BaseModel, *, status: int = 200) -> Response:

@@ -84,6 +84,7 @@ class Health(Wire):
     status: Literal["loading", "ready", "failed"]
     model: str
     engine: str
+    max_model_len: int | None = Field(None, description="tokens of prompt and completion; null until ready")
     detail: str = ""
 
 

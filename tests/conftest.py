@@ -28,6 +28,6 @@ def make_group() -> Callable[..., Group]:
             for i, letter in enumerate(marks_text)
         ]
         problem = Problem(id=f"problem-{id}", text="1+1", gold="2")
-        return Group(id=id, problem=problem, prompt_ids=[3, 4], samples=samples)
+        return Group(id=id, problem=problem, prompt_ids=[3, 4], policy="p", samples=samples)
 
     return make

@@ -84,6 +84,7 @@ class Buffer:
     def __init__(self, url: str, *, capacity: int, group_size: int) -> None:
         self.capacity_groups = capacity // group_size
         self._engine = sa.create_engine(url)
+        self._reads = self._engine.execution_options(reads=True)
         if self._engine.dialect.name == "sqlite":
             _configure_sqlite(self._engine)
         metadata.create_all(self._engine)
@@ -107,7 +108,7 @@ class Buffer:
 
     def unfinished(self) -> list[int]:
         """Groups that were issued and not put: after a restart of the collector they are sampled anew."""
-        with self._engine.connect() as db:
+        with self._reads.connect() as db:
             return list(db.scalars(sa.select(groups.c.id).where(groups.c.state == State.ISSUED).order_by(groups.c.id)))
 
     def put(self, group: Group) -> State:
@@ -143,20 +144,20 @@ class Buffer:
                 .values(state=State.EXPIRED)
             )
             turn = db.execute(
-                sa.select(groups.c.id, groups.c.state, groups.c.payload)
+                sa.select(groups.c.id, groups.c.state)
                 .where(groups.c.state.in_((State.ISSUED, State.READY)))
                 .order_by(groups.c.id)
                 .limit(batch_groups)
             ).all()
             if len(turn) < batch_groups or any(row.state != State.READY for row in turn):
                 return []
-            values = {"state": State.LEASED, "step": policy_version + 1}
-            self._move(db, [row.id for row in turn], State.READY, values)
-        return [codec.decode(row.payload) for row in turn]
+            ids = [row.id for row in turn]
+            self._move(db, ids, State.READY, {"state": State.LEASED, "step": policy_version + 1})
+        return self.load(ids)
 
     def load(self, ids: Sequence[int]) -> list[Group]:
         """The groups with these ids, in this order."""
-        with self._engine.connect() as db:
+        with self._reads.connect() as db:
             rows = db.execute(sa.select(groups.c.id, groups.c.payload).where(groups.c.id.in_(ids))).all()
         payloads = {row.id: row.payload for row in rows}
         return [codec.decode(payloads[i]) for i in ids]
@@ -179,14 +180,14 @@ class Buffer:
     def commit(self, step: int, checkpoint: str, *, evaluate: bool = False) -> None:
         """Records that `checkpoint` holds everything trained through `step`, and asks for its evaluation if told to."""
         with self._engine.begin() as db:
-            db.execute(commits.delete().where(commits.c.step >= step))
-            db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
+            if db.scalar(sa.select(commits.c.step).where(commits.c.step == step)) is None:
+                db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
             if evaluate and db.scalar(sa.select(evaluations.c.step).where(evaluations.c.step == step)) is None:
                 db.execute(evaluations.insert().values(step=step, done=False))
 
     def newest_commit(self) -> tuple[int, str] | None:
         """(step, checkpoint) of the newest commit, if there is one."""
-        with self._engine.connect() as db:
+        with self._reads.connect() as db:
             newest = db.execute(sa.select(commits).order_by(commits.c.step.desc()).limit(1)).first()
         return (newest.step, newest.checkpoint) if newest else None
 
@@ -201,13 +202,12 @@ class Buffer:
                 .where(groups.c.state.in_((State.LEASED, State.TRAINED)), groups.c.step > step)
                 .values(state=State.READY, step=None)
             )
-            db.execute(evaluations.delete().where(evaluations.c.step > step))
         return step
 
     # ---- evaluations asked for by the learner, made by the evaluator
 
     def next_evaluation(self) -> int | None:
-        with self._engine.connect() as db:
+        with self._reads.connect() as db:
             todo = sa.select(evaluations.c.step).where(~evaluations.c.done).order_by(evaluations.c.step)
             return db.scalar(todo.limit(1))
 
@@ -225,14 +225,19 @@ class Buffer:
                 db.execute(requests.insert().values(what="stop"))
 
     def stop_asked(self) -> bool:
-        with self._engine.connect() as db:
+        with self._reads.connect() as db:
             return db.scalar(sa.select(requests.c.what)) is not None
 
     # ---- the books
 
+    def last_issued(self) -> int:
+        """The id of the newest group, which is their number."""
+        with self._reads.connect() as db:
+            return db.scalar(sa.select(sa.func.max(groups.c.id))) or 0
+
     def counts(self) -> dict[State, int]:
         """Groups in each state."""
-        with self._engine.connect() as db:
+        with self._reads.connect() as db:
             rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
 
@@ -244,8 +249,8 @@ class Buffer:
 
 
 def _configure_sqlite(engine: sa.Engine) -> None:
-    """WAL, so that readers and the writer do not block each other; transactions take the write lock at once, so that a
-    read followed by a write is one step."""
+    """WAL, so that readers and the writer do not block each other. A transaction that will write takes the lock at
+    once, so that what it reads first is still so when it writes."""
 
     @event.listens_for(engine, "connect")
     def _connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
@@ -255,4 +260,5 @@ def _configure_sqlite(engine: sa.Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get("reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

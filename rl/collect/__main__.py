@@ -6,10 +6,9 @@ from rl.buffer.ledger import Buffer
 from rl.collect.client import ServerClient
 from rl.collect.collector import collect
 from rl.core import cli
-from rl.core.processes import die_with_parent
 from rl.core.rundir import RunDir
 from rl.problems.prompt import Prompter
-from rl.problems.sources import resolve_model
+from rl.problems.sources import SPLITS, load_problems, resolve_model
 
 
 async def run_collector(run: RunDir, server_url: str, policy: str) -> None:
@@ -17,12 +16,14 @@ async def run_collector(run: RunDir, server_url: str, policy: str) -> None:
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config.model))
     async with ServerClient(server_url) as client:
-        await client.wait_accepted(policy)
+        health = await client.wait_accepted(policy)
+        for split in SPLITS:
+            problems = load_problems(config.problems, split)
+            prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
         await collect(config, buffer, client, prompter, policy=policy)
 
 
 def main(argv: list[str]) -> None:
-    die_with_parent()
     args = cli.process_args(argv, "rl.collect", "The collector of a run.")
     asyncio.run(run_collector(RunDir(args.run), args.server_url, args.policy))
 

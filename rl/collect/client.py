@@ -18,8 +18,8 @@ from rollout_server.schema import (
     Policies,
 )
 
-REQUEST_LIMIT_S = 600.0
-"""A generation that takes longer than this has gone wrong."""
+REQUEST_LIMIT_S = 1800.0
+"""For queueing and sampling of whole groups; what takes longer has gone wrong."""
 START_LIMIT_S = 1800.0
 """A server that downloads and loads a model of several GB takes minutes."""
 
@@ -50,7 +50,7 @@ class ServerClient:
             raise ServerError(message, fix="run server and client from the same version of Tally")
         return health
 
-    async def wait_ready(self, limit_s: float = START_LIMIT_S) -> None:
+    async def wait_ready(self, limit_s: float = START_LIMIT_S) -> Health:
         """Returns once the server's engine serves.
 
         Raises:
@@ -64,20 +64,22 @@ class ServerClient:
             raise ServerError(f"the server at {self.url} is not ready after {limit_s:.0f} s") from None
         if health.status == "failed":
             raise ServerError(f"the engine of the server at {self.url} failed: {health.detail}")
+        return health
 
-    async def wait_accepted(self, policy: str, limit_s: float = START_LIMIT_S) -> None:
+    async def wait_accepted(self, policy: str, limit_s: float = START_LIMIT_S) -> Health:
         """Returns once a version of the policy is accepted.
 
         Raises:
             ServerError: the engine failed, or nothing was accepted within `limit_s` seconds.
         """
-        await self.wait_ready(limit_s)
+        health = await self.wait_ready(limit_s)
         try:
             async with asyncio.timeout(limit_s):
                 while not any(v.policy == policy and v.accepted for v in (await self.policies()).versions):
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise ServerError(f"no version of {policy} was accepted within {limit_s:.0f} s") from None
+        return health
 
     async def policies(self) -> Policies:
         return Policies.model_validate_json(await self._call("GET", "/v1/policies"))
@@ -111,6 +113,9 @@ class ServerClient:
         headers = {"content-type": "application/json"} | (headers or {})
         try:
             answer = await self._http.request(method, path, content=content, headers=headers)
+        except httpx.TimeoutException as error:
+            message = f"the rollout server at {self.url} did not answer within {REQUEST_LIMIT_S:.0f} s"
+            raise ServerError(message, fix="take a smaller --buffer or --max-tokens, or a faster machine") from error
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise ServerError(f"no answer from the rollout server at {self.url}: {reason}") from error

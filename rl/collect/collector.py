@@ -60,7 +60,7 @@ async def sample_group(
         )
         for completion, text, verdict in zip(completions, texts, verdicts, strict=True)
     ]
-    return Group(id=group_id, problem=problem, prompt_ids=prompt_ids, samples=samples)
+    return Group(id=group_id, problem=problem, prompt_ids=prompt_ids, policy=policy, samples=samples)
 
 
 async def collect(

@@ -135,20 +135,15 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
         code = main(sys.argv[1:]) or 0
     except TallyError as error:
         code = _say(error)
-    except ExceptionGroup as group:  # of tasks that ran together: one reason is enough, and a defect goes before it
-        expected, defects = group.split(TallyError)
-        if defects is not None or expected is None:
-            traceback.print_exc()
-        code = _say(_first(expected)) if expected is not None else 1
+    except ExceptionGroup as group:  # of tasks that ran together: the first to fail is the reason
+        code = _say_of_tasks(group)
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except KeyboardInterrupt:
         code = 130
-    except Exception as error:  # a defect of ours: the traceback is for the log, the last line for who reads its end
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        code = 1
+    except Exception as error:
+        code = _say_defect(error)
     sys.exit(code)
 
 
@@ -158,9 +153,18 @@ def _say(error: TallyError) -> int:
     return error.exit_code
 
 
-def _first(group: ExceptionGroup[TallyError]) -> TallyError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error
+def _say_of_tasks(group: ExceptionGroup[Exception]) -> int:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return _say(error) if isinstance(error, TallyError) else _say_defect(error)
+
+
+def _say_defect(error: Exception) -> int:
+    """A defect of ours: the traceback is for the log, the last line for who reads its end."""
+    traceback.print_exception(error)
+    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+    return 1
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -31,13 +31,13 @@ class TrainConfig(BaseModel):
     """`starter` (arithmetic), or a JSONL file whose rows have `problem` and `answer`"""
 
     # ---- sampling
-    group_size: int = Field(8, ge=2)
+    group_size: int = Field(8, ge=2, le=1024)
     """completions sampled for each problem"""
     buffer: PositiveInt = 256
     """samples in flight, stored and in training at any time; with --batch it bounds staleness"""
     max_staleness: int | None = Field(None, ge=0)
     """steps a token's policy may be behind the learner's when trained on (default: buffer / batch - 1)"""
-    temperature: float = Field(1.0, gt=0, le=10)
+    temperature: float = Field(1.0, ge=0.01, le=2)
     """of sampling, for training and evaluation"""
     max_tokens: PositiveInt = 40
     """tokens a completion may have"""
@@ -50,7 +50,7 @@ class TrainConfig(BaseModel):
     lr: float = Field(5e-4, gt=0)
     """peak learning rate of AdamW on the adapter"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """of the learning rate after warm-up: constant, or decaying to zero at --steps"""
+    """of the learning rate after warm-up: constant, or decaying to zero after the last step"""
     warmup: int = Field(0, ge=0)
     """steps over which the learning rate rises from zero"""
     weight_decay: float = Field(0.0, ge=0)
@@ -73,7 +73,7 @@ class TrainConfig(BaseModel):
     """weight of the KL penalty towards the base model; 0 computes none"""
 
     # ---- adapter and learner
-    lora_rank: PositiveInt = 16
+    lora_rank: int = Field(16, ge=1, le=512)
     """rank of the adapter"""
     lora_alpha: float = Field(32.0, gt=0)
     """scale of the adapter: its output is multiplied by alpha / rank"""
@@ -81,8 +81,8 @@ class TrainConfig(BaseModel):
     """modules that get an adapter: all-linear, or names separated by commas"""
     learners: PositiveInt = 1
     """learner processes (DDP ranks)"""
-    micro_tokens: PositiveInt = 16384
-    """padded tokens in one forward pass of one learner"""
+    micro_tokens: PositiveInt = 4096
+    """padded tokens in one forward pass of one learner; its logits take this × vocabulary × 4 bytes, and more"""
     grad_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
 
@@ -91,12 +91,12 @@ class TrainConfig(BaseModel):
     """steps between evaluations on held-out problems; the first and the last step always have one"""
     eval_problems: PositiveInt = 256
     """held-out problems in an evaluation"""
-    eval_samples: PositiveInt = 8
+    eval_samples: int = Field(8, ge=1, le=1024)
     """completions of each held-out problem"""
 
     # ---- run
     seed: int = Field(0, ge=0)
-    """of the order of problems and of the adapter's initial weights"""
+    """of the order of problems, of the adapter's initial weights, and of the sampler"""
     save_every: PositiveInt = 50
     """steps between checkpoints"""
 

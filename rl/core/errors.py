@@ -4,7 +4,7 @@ TallyError            exit code 3: the run cannot go on
 ├── UsageError        exit code 2: the user's input is wrong; nothing was started, nothing was lost
 ├── ServerError       the rollout server is unreachable, died, or answered with an error
 ├── PublishError      an adapter was not proved to be what the server serves
-└── DivergedError     exit code 4: a loss or gradient is not finite
+└── DivergedError     a gradient is not finite
 """
 
 
@@ -36,4 +36,4 @@ class PublishError(TallyError):
 
 
 class DivergedError(TallyError):
-    exit_code = 4
+    pass

@@ -20,14 +20,23 @@ STEP_METRICS = {
     "ess": "effective sample size of policy / sampler, as a share of the tokens",
     "kl": "mean KL to the base, where --kl-coef is not 0",
     "mismatch_kl": "sampler against learner at the same version: an alarm for numerics; 1e-8 is usual in float32",
-    "logprob_gap": "mean |logprob difference| of the published version's canary, server against learner",
-    "moved": "mean |logprob difference| of the canary, learner against base",
     "tokens": "completion tokens trained on in this step",
-    "samples": "samples trained on since the start",
+    "samples": "samples of all batches since the start",
     "wait_s": "seconds the learner waited for a complete batch",
     "train_s": "seconds of forward, backward and update",
     "publish_s": "seconds until the server had proved the new version",
     "step_s": "seconds of the whole step",
+}
+PUBLISH_METRICS = {
+    "step": "the version that was proved and accepted",
+    "policy": "its policy's name on the server, new for every launch",
+    "sha256": "of the adapter's bytes",
+    "modules": "target modules",
+    "logprob_gap": "mean |logprob difference| of the canary, server against learner",
+    "noise": "the same on the base model, measured once a launch",
+    "moved": "mean |logprob difference| of the canary, learner against base",
+    "mismatch_kl": "KL(sampler ‖ learner) over the canary",
+    "publish_s": "seconds from the upload to the acceptance",
 }
 EVAL_METRICS = {
     "step": "the checkpoint's step",

@@ -37,6 +37,7 @@ class Child:
     ) -> None:
         self.name, self.log = name, log
         with log.open("ab") as output:
+            self._log_start = output.tell()
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -59,10 +60,14 @@ class Child:
         return self._process.poll()
 
     def last_words(self) -> str:
-        """Why it ended: its last `error:` line and what follows, else the last line of its log."""
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-        return "\n".join(lines[errors[-1] :][:2]).removeprefix("error: ") if errors else "".join(lines[-1:])
+        """Why it ended: its first `error:` line with its fix, else the last line of its log that has a word."""
+        text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+        lines = [line for line in text.splitlines() if any(map(str.isalnum, line))]
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            if line.startswith("error: "):
+                fix = f"\n{following}" if following.startswith("  fix: ") else ""
+                return line.removeprefix("error: ") + fix
+        return "".join(lines[-1:])
 
     def terminate(self) -> None:
         if self.exit_code is None:

@@ -11,12 +11,15 @@
 A run never writes into another run's directory and never deletes one.
 """
 
+import fcntl
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -68,6 +71,51 @@ class RunDir:
         return self.root / "logs"
 
     @property
+    def exists(self) -> bool:
+        """Whether something is there, even if it is no run."""
+        return self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir()))
+
+    def create(self, resolved: Resolved) -> None:
+        """Makes the directory, with its configuration and where it comes from.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        try:
+            for folder in (self.checkpoints, self.evals, self.logs):
+                folder.mkdir(parents=True)
+        except OSError as error:
+            fix = "take a --run-dir that you may write to"
+            raise UsageError(f"cannot make the run directory {self.root}: {error.strerror}", fix=fix) from None
+        self.write_config(resolved)
+        (self.root / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+
+    def move_aside(self) -> None:
+        """Renames the directory, so that another run may have its name.
+
+        Raises:
+            UsageError: it is no run, or the run is in progress.
+        """
+        self.config()
+        with self.locked():
+            self.root.rename(self.root.with_name(f"{self.root.name}.{datetime.now():%Y%m%d-%H%M%S}.old"))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run: two supervisors in one directory would train each group twice.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        with (self.root / "run.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                fix = "wait for it, or stop it with Ctrl-C where it was started"
+                raise UsageError(f"the run {self.root} is in progress", fix=fix) from None
+            yield
+
+    @property
     def scratch(self) -> Path:
         """For temporary files of the run's processes, which may be killed before they remove them."""
         return self.root / "tmp"
@@ -94,6 +142,10 @@ class RunDir:
         """Where each value of the configuration came from."""
         return dict(json.loads(self.config_file.read_text())["sources"])
 
+    def steps_done(self) -> int:
+        """The newest checkpoint's step, 0 without any."""
+        return max((step_of(path) for path in self.checkpoints.glob("step-*")), default=0)
+
     def write_config(self, resolved: Resolved) -> None:
         recorded = {"config": resolved.config.model_dump(mode="json"), "sources": resolved.sources}
         self.config_file.write_text(json.dumps(recorded, indent=2) + "\n")
@@ -112,33 +164,19 @@ class RunDir:
             file.write(line + "\n")
 
 
+def name_of(step: int) -> str:
+    """Of what belongs to a step: `step-000050`."""
+    return f"step-{step:06d}"
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
 def new_name(config: TrainConfig) -> str:
     """A name that says when and what: `1121-0412-starter-lr0.001-buffer256`."""
     model = Path(config.model).name
     return f"{datetime.now():%m%d-%H%M%S}-{model}-lr{config.lr:g}-buffer{config.buffer}"
-
-
-def create(root: Path, resolved: Resolved, *, overwrite: bool) -> RunDir:
-    """Makes the directory of a new run.
-
-    Raises:
-        UsageError: the directory exists (with the three ways out), or cannot be written.
-    """
-    if root.exists() and any(root.iterdir() if root.is_dir() else [root]):
-        if not overwrite:
-            fix = f"go on with it (--resume {root}), take another --run-dir, or move it aside with --overwrite"
-            raise UsageError(f"the run directory {root} exists", fix=fix)
-        root.rename(root.with_name(f"{root.name}.{datetime.now():%Y%m%d-%H%M%S}.old"))
-    run = RunDir(root)
-    try:
-        for folder in (run.checkpoints, run.evals, run.logs):
-            folder.mkdir(parents=True)
-    except OSError as error:
-        fix = "take a --run-dir that you may write to"
-        raise UsageError(f"cannot make the run directory {root}: {error.strerror}", fix=fix) from None
-    run.write_config(resolved)
-    (root / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
-    return run
 
 
 def provenance() -> dict[str, Any]:
@@ -154,13 +192,16 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": gpus(),
+        "gpus": _output("nvidia-smi", "-L").splitlines(),
     }
 
 
 def gpus() -> list[str]:
-    """One line for each NVIDIA GPU that the driver shows."""
-    return _output("nvidia-smi", "-L").splitlines()
+    """What `CUDA_VISIBLE_DEVICES` may name: what it names already, else the index of each NVIDIA GPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.split(",") if device]
+    return _output("nvidia-smi", "--query-gpu=index", "--format=csv,noheader").split()
 
 
 def _version(package: str) -> str | None:

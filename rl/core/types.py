@@ -52,6 +52,8 @@ class Group:
     """The group's entry in the ledger; groups are issued and trained in this order."""
     problem: Problem
     prompt_ids: list[int]
+    policy: str | None
+    """The sampling policy's name on the server: one launch's, whose versions the rollouts state. None is the base."""
     samples: list[Sample]
 
     @property

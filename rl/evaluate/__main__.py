@@ -4,17 +4,15 @@ It makes the evaluations that the learner asks for in the ledger, oldest first, 
 """
 
 import asyncio
-from dataclasses import asdict
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.collect.client import ServerClient
 from rl.core import cli
-from rl.core.processes import die_with_parent
-from rl.core.rundir import RunDir
+from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator
-from rl.evaluate.result import summary
-from rl.learner.checkpoint import name_of, read_adapter
+from rl.evaluate.result import summary_json
+from rl.learner.checkpoint import read_adapter
 from rl.problems.prompt import Prompter
 from rl.problems.sources import resolve_model
 
@@ -35,19 +33,17 @@ async def run_evaluator(run: RunDir, server_url: str, policy: str) -> None:
             adapter = read_adapter(run.checkpoints / name_of(step))
             result = await evaluator.evaluate(policy=f"{policy}-eval", step=step, adapter=adapter)
             result.save(run.evals / f"{name_of(step)}.json")
-            estimates = {name: asdict(e) if e else None for name, e in summary(result).items()}
             run.log(
                 kind="eval",
                 step=step,
                 adapter_sha256=result.adapter_sha256,
-                summary=estimates,
+                summary=summary_json(result),
                 seconds=result.seconds,
             )
             buffer.evaluated(step)
 
 
 def main(argv: list[str]) -> None:
-    die_with_parent()
     args = cli.process_args(argv, "rl.evaluate", "The evaluator of a run.")
     asyncio.run(run_evaluator(RunDir(args.run), args.server_url, args.policy))
 

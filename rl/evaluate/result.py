@@ -6,7 +6,7 @@ The file holds answers and marks; pass@k, intervals and tests are estimates, mad
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -128,6 +128,15 @@ class Comparison:
     """Ids of the questions that at least one of both could not measure."""
 
 
+def load_all(folder: Path) -> list[EvalResult]:
+    """The evaluations of a run in the order of steps.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    return [EvalResult.load(path) for path in sorted(folder.glob("step-*.json"))]
+
+
 def hash_problems(problems: Iterable[Problem]) -> str:
     """SHA-256 over the ids and golds of problems, in any order."""
     return hashlib.sha256(msgspec.json.encode(sorted((p.id, p.gold) for p in problems))).hexdigest()
@@ -150,6 +159,11 @@ def summary(result: EvalResult, ks: Sequence[int] | None = None) -> dict[str, Es
         "error": _estimate(question.error_share for question in result.questions),
         "no_answer": _estimate(question.no_answer_share for question in result.questions),
     }
+
+
+def summary_json(result: EvalResult) -> dict[str, dict[str, float] | None]:
+    """`summary` for a JSON file."""
+    return {name: asdict(estimate) if estimate else None for name, estimate in summary(result).items()}
 
 
 def compare(base: EvalResult, other: EvalResult) -> Comparison:

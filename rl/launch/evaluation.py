@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Children
-from rl.core.rundir import RunDir
+from rl.core.rundir import RunDir, name_of, step_of
 from rl.evaluate.evaluator import Evaluator
-from rl.evaluate.result import EvalResult, summary
+from rl.evaluate.result import EvalResult
 from rl.launch.server import listen, start_server, url_of
-from rl.learner.checkpoint import name_of, read_adapter
+from rl.learner.checkpoint import read_adapter
 from rl.observe.console import progress_bar
 from rl.problems.prompt import Prompter
 from rl.problems.sources import resolve_model
@@ -58,7 +58,12 @@ def read_targets(names: Sequence[str], *, step: int | None, changes: dict[str, A
         resolve_model(name)
         return Target(name=name, config=config, step=0, adapter=None)
 
-    return [target(name) for name in names]
+    targets = [target(name) for name in names]
+    for field in ("problems", "eval_problems", "temperature", "max_tokens"):
+        if len(values := {getattr(target.config, field) for target in targets}) > 1:
+            fix = "name runs that were asked alike; --problems and --eval-problems can be given"
+            raise UsageError(f"{' and '.join(names)} cannot be compared: {field} differs: {values}", fix=fix)
+    return targets
 
 
 def read_checkpoint(run: RunDir, step: int | None) -> tuple[int, bytes]:
@@ -67,7 +72,7 @@ def read_checkpoint(run: RunDir, step: int | None) -> tuple[int, bytes]:
     Raises:
         UsageError: the run has no such checkpoint.
     """
-    steps = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*"))
+    steps = sorted(step_of(path) for path in run.checkpoints.glob("step-*"))
     wanted = step if step is not None else steps[-1] if steps else None
     if wanted not in steps:
         known = ", ".join(map(str, steps)) or "none"
@@ -89,7 +94,7 @@ def evaluate(target: Target) -> EvalResult:
             server = children.add(start_server(target.config, listener, log, {}))
         try:
             result = asyncio.run(_evaluate(target, url))
-        except TallyError:
+        except (TallyError, ExceptionGroup):
             if server.exit_code is None:
                 raise
             raise TallyError(f"the server ended: {server.last_words()}", fix=f"see {log}") from None
@@ -105,8 +110,3 @@ async def _evaluate(target: Target, url: str) -> EvalResult:
             evaluator = Evaluator(target.config, client, prompter, verifiers)
             policy = f"eval-{uuid.uuid4().hex[:8]}"
             return await evaluator.evaluate(policy=policy, step=target.step, adapter=target.adapter, progress=progress)
-
-
-def as_json(result: EvalResult) -> dict[str, object]:
-    estimates = {name: asdict(estimate) if estimate else None for name, estimate in summary(result).items()}
-    return {"step": result.step, "adapter_sha256": result.adapter_sha256, "summary": estimates}

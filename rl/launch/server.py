@@ -21,9 +21,10 @@ def listen(port: int) -> socket.socket:
     """
     try:
         return socket.create_server(("127.0.0.1", port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         fix = "take another --port, or leave it out for a free one"
-        raise UsageError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", fix=fix) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot listen on 127.0.0.1:{port}: {reason}", fix=fix) from None
 
 
 def url_of(listener: socket.socket) -> str:

@@ -9,17 +9,17 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from types import FrameType
 
 from rl.buffer.ledger import Buffer
 from rl.core import rundir
 from rl.core.config import TrainConfig
-from rl.core.errors import TallyError
+from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Child, Children
 from rl.core.rundir import RunDir
-from rl.evaluate.result import EvalResult, format_table
+from rl.evaluate.result import format_table, load_all
 from rl.launch.server import start_server, url_of
 from rl.observe.console import MetricsTail, TrainConsole
 
@@ -64,6 +64,8 @@ class Supervisor:
                         break
                     if learner.exit_code == 0:
                         console.status("evaluating the last checkpoints")
+                    elif not console.stepping and (issued := buffer.last_issued()):
+                        console.status(f"sampling the first batch: {issued} groups so far")
                 for record in tail.records():
                     console.show(record)
         run.clear_scratch()
@@ -73,7 +75,11 @@ class Supervisor:
         """Starts all processes at once; each waits for what it needs. Returns the learner."""
         config, run = self._config, self._run
         gpus = rundir.gpus()
-        server_env = self._environment() | ({"CUDA_VISIBLE_DEVICES": "0"} if len(gpus) > 1 else {})
+        if config.learners > max(1, len(gpus) - 1) and gpus:
+            fix = f"take --learners {max(1, len(gpus) - 1)} at the most: the server has a GPU, and each learner one"
+            raise UsageError(f"{config.learners} learners do not fit on {len(gpus)} GPUs", fix=fix)
+        server_env = self._environment() | ({"CUDA_VISIBLE_DEVICES": gpus[0]} if gpus else {})
+        learner_env = self._environment() | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus[1:] or gpus)} if gpus else {})
         share = SHARED_GPU if len(gpus) == 1 else WHOLE_GPU
         log = run.logs / "server.log"
         children.add(start_server(config, self._listener, log, server_env, gpu_memory=share))
@@ -86,7 +92,7 @@ class Supervisor:
             "learner": [*torchrun, "-m", "rl.learner"],
         }
         for name, command in commands.items():
-            env = self._environment() | (learner_gpus(gpus) if name == "learner" else {"CUDA_VISIBLE_DEVICES": ""})
+            env = learner_env if name == "learner" else self._environment() | {"CUDA_VISIBLE_DEVICES": ""}
             whole = [sys.executable, "-m", *command, *arguments]
             child = children.add(Child(name, whole, run.logs / f"{name}.log", env))
         return child
@@ -136,15 +142,9 @@ class Supervisor:
         return f"python -m rl.train --resume {self._run.root}"
 
 
-def learner_gpus(gpus: Sequence[str]) -> dict[str, str]:
-    """With several GPUs the server has the first to itself; one is shared."""
-    others = ",".join(str(i) for i in range(1, len(gpus)))
-    return {"CUDA_VISIBLE_DEVICES": others} if others else {}
-
-
 def summary_lines(run: RunDir) -> list[str]:
     """What came of the run: the paired difference to the start, and where the time went."""
-    results = [EvalResult.load(path) for path in sorted(run.evals.glob("step-*.json"))]
+    results = load_all(run.evals)
     steps = [record for record in run.records() if record["kind"] == "step"]
     lines = []
     if len(results) > 1:

@@ -26,10 +26,8 @@ def main(argv: list[str]) -> None:
     die_with_parent()
     args = cli.process_args(argv, "rl.learner", "One learner rank of a run; start it by torchrun.")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        asyncio.run(train(RunDir(args.run), args.server_url, args.policy))
-    finally:
-        dist.destroy_process_group()
+    asyncio.run(train(RunDir(args.run), args.server_url, args.policy))
+    dist.destroy_process_group()  # not where it failed: the other ranks' complaints would hide the reason
 
 
 if __name__ == "__main__":

@@ -28,16 +28,11 @@ OPTIMIZER = "optimizer.pt"
 MANIFEST = "checkpoint.json"
 
 
-def name_of(step: int) -> str:
-    return f"step-{step:06d}"
-
-
-def save(folder: Path, step: int, policy: "Policy", optimizer: "torch.optim.Optimizer") -> Path:
-    """Writes `folder/step-…`, replacing one of the same step that a killed run left; returns its path."""
+def save(final: Path, step: int, policy: "Policy", optimizer: "torch.optim.Optimizer") -> None:
+    """Writes the folder `final`, in place of one that was never committed."""
     import torch
 
-    final = folder / name_of(step)
-    draft = folder / f".{final.name}.part"
+    draft = final.with_name(f".{final.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     (draft / ADAPTER).write_bytes(policy.adapter_bytes())
@@ -46,7 +41,7 @@ def save(folder: Path, step: int, policy: "Policy", optimizer: "torch.optim.Opti
     files = {name: sha256_of(draft / name) for name in (ADAPTER, ADAPTER_CONFIG, OPTIMIZER)}
     (draft / MANIFEST).write_text(json.dumps({"step": step, "sha256": files}, indent=2) + "\n")
     shutil.rmtree(final, ignore_errors=True)
-    return draft.rename(final)
+    draft.rename(final)
 
 
 def load(checkpoint: Path, policy: "Policy", optimizer: "torch.optim.Optimizer") -> None:
@@ -82,7 +77,8 @@ def _checked(checkpoint: Path, name: str) -> Path:
         expected = json.loads((checkpoint / MANIFEST).read_text())["sha256"][name]
         actual = sha256_of(path)
     except (OSError, ValueError, KeyError) as error:
-        raise TallyError(f"the checkpoint {checkpoint} is not whole: {error}", fix="resume an older one") from None
+        fix = "restore it, or start a new run"
+        raise TallyError(f"the checkpoint {checkpoint} is not whole: {error}", fix=fix) from None
     if actual != expected:
         raise TallyError(f"{path} is not what was saved: its hash is {actual[:12]}, not {expected[:12]}")
     return path

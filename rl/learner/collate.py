@@ -80,13 +80,17 @@ def micro_batches(rows: Sequence[Row], micro_tokens: int) -> Iterator[MiniBatch]
     """Batches of at most `micro_tokens` tokens, padding counted; a longer row makes a batch of its own."""
     pending: list[Row] = []
     for row in rows:
-        widest = max(map(len, [*pending, row]))
-        if pending and widest * (len(pending) + 1) > micro_tokens:
+        if pending and padded_tokens([*pending, row]) > micro_tokens:
             yield pad(pending)
             pending = []
         pending.append(row)
     if pending:
         yield pad(pending)
+
+
+def padded_tokens(rows: Sequence[Row]) -> int:
+    """Size of `pad(rows)`: prompts and completions are padded each to their own longest."""
+    return len(rows) * (max(len(row.prompt_ids) for row in rows) + max(len(row.completion_ids) for row in rows))
 
 
 def pad(rows: Sequence[Row]) -> MiniBatch:

@@ -180,7 +180,7 @@ def policy_loss(
     if beta and ref_logprobs_BT is None:
         raise ValueError(f"beta = {beta} weighs the KL to the base: pass ref_logprobs_BT, or set beta to 0")
     _check_shapes(policy_logprobs_BT, (old_logprobs_BT, mask_BT, importance_BT, ref_logprobs_BT))
-    _check_shapes(policy_logprobs_BT[:, 0], (advantages_B, weights_B))
+    _check_shapes(policy_logprobs_BT.sum(1), (advantages_B, weights_B))
     low, high = (clip_low, clip_high) if kind is LossKind.CISPO else (1 - clip_low, 1 + clip_high)
 
     policy_logprobs_BT = policy_logprobs_BT.masked_fill(~mask_BT, 0.0)

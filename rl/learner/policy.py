@@ -1,8 +1,7 @@
 """The policy: a frozen base model with a LoRA adapter, and the log-probabilities it gives to completions."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -21,7 +20,8 @@ class Policy(nn.Module):
 
     Args:
         model: folder or hub name of the base.
-        seed: of the adapter's initial weights (A is random, B zero: at first the policy is the base).
+        config: its `seed` is that of the adapter's initial weights: A is random and B zero, so the policy begins as
+            the base.
 
     Raises:
         UsageError: the model cannot be loaded, or `lora_target` names modules that the model does not have.
@@ -42,15 +42,12 @@ class Policy(nn.Module):
         if config.grad_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
-        target = config.lora_target if config.lora_target == "all-linear" else config.lora_target.split(",")
+        target = lora_target(config.lora_target, base)
         torch.manual_seed(config.seed)
         lora = LoraConfig(
             r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=target, task_type="CAUSAL_LM"
         )
-        try:
-            self.model: PeftModel = get_peft_model(base, lora)
-        except ValueError as error:
-            raise UsageError(f"--lora-target {config.lora_target}: {error}", fix="try all-linear") from None
+        self.model: PeftModel = get_peft_model(base, lora)
         self.model.train()
 
     def forward(self, batch: MiniBatch) -> Tensor:
@@ -67,11 +64,9 @@ class Policy(nn.Module):
             ).logits[:, :-1]
         return token_logprobs(logits_BTV, batch.completion_BT, self._temperature)
 
-    @contextmanager
-    def adapter_off(self) -> Iterator[None]:
+    def adapter_off(self) -> AbstractContextManager[None]:
         """Inside, the policy is the base model: no second model is kept for the reference."""
-        with self.model.disable_adapter():
-            yield
+        return self.model.disable_adapter()  # type: ignore[no-any-return]
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -95,6 +90,22 @@ class Policy(nn.Module):
 
     def load_adapter(self, adapter: bytes) -> None:
         set_peft_model_state_dict(self.model, load(adapter))
+
+
+def lora_target(names: str, base: nn.Module) -> str | list[str]:
+    """What peft's `target_modules` gets.
+
+    Raises:
+        UsageError: the model has no layer of one of these names, which peft would leave out silently.
+    """
+    if names == "all-linear":
+        return names
+    known = {name.rpartition(".")[2] for name, layer in base.named_modules() if isinstance(layer, nn.Linear)}
+    wanted = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in wanted if name not in known]:
+        fix = f"its linear layers are {', '.join(sorted(known))}; or take all-linear"
+        raise UsageError(f"--lora-target: the model has no layer {unknown[0]!r}", fix=fix)
+    return wanted
 
 
 def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, temperature: float) -> Tensor:

@@ -35,8 +35,6 @@ def step_record(
         "staleness_max": max(staleness),
         **asdict(stats),
         "mismatch_kl": proof.mismatch_kl,
-        "logprob_gap": proof.logprob_gap,
-        "moved": proof.moved,
         "publish_s": proof.publish_s,
         "wait_s": wait_s,
         "step_s": step_s,

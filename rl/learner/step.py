@@ -62,7 +62,7 @@ class Learner:
         loss, sums = self._backward(groups)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.trainable, self._config.grad_clip))
         if not math.isfinite(grad_norm):
-            fix = "lower --lr, or --grad-clip; the last checkpoint is sound"
+            fix = "lower --lr or --grad-clip in a new run"
             raise DivergedError(f"the gradient of step {step} is not finite (loss {loss})", fix=fix)
         self.optimizer.step()
         mean = LossSums(*(sums_of / sums.tokens for sums_of in sums))

@@ -1,30 +1,32 @@
 """The loop of the learner: lease, step, publish, free the slots, log, save."""
 
 import time
+from dataclasses import asdict
 
 import torch
 import torch.distributed as dist
 
 from rl.buffer.ledger import Buffer
 from rl.collect.client import ServerClient
-from rl.core.rundir import RunDir
+from rl.core.errors import TallyError
+from rl.core.rundir import RunDir, name_of
 from rl.core.types import Group
-from rl.core.wait import poll
 from rl.learner import checkpoint
 from rl.learner.policy import Policy
-from rl.learner.publish import Publisher
+from rl.learner.publish import Proof, Publisher
 from rl.learner.record import step_record
 from rl.learner.step import Learner
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems, resolve_model
 
 CANARY_PROMPTS = 2
+LOOK_S = 0.01
 BATCH_LIMIT_S = 1200.0
 """Below the half hour that the other ranks wait for rank 0."""
 
 
 class Training:
-    """A run's updates on one rank. Rank 0 speaks to server, ledger and run directory; the others follow it.
+    """A run's updates on one rank. Rank 0 leases, publishes, saves and logs; the others follow it.
 
     The process group must be up.
     """
@@ -44,9 +46,8 @@ class Training:
         """Trains to the last step, or until the run is asked to stop."""
         start = self._resume()
         if self._leads:
-            await self._publisher.publish(start)
-            if start == 0:
-                self._save(0)
+            await self._publish(start)
+            self._save(start)
         for step in range(start + 1, self._config.steps + 1):
             begin = time.monotonic()
             groups = self._next_batch(step)
@@ -56,7 +57,7 @@ class Training:
             stats = self._learner.step(groups, step)
             if not self._leads:
                 continue
-            proof = await self._publisher.publish(step)
+            proof = await self._publish(step)
             turn = self._buffer.trained([group.id for group in groups])
             step_s = time.monotonic() - begin
             record = step_record(step, groups, turn, stats, proof, wait_s=wait_s, step_s=step_s)
@@ -85,18 +86,30 @@ class Training:
     def _lease(self, step: int) -> list[Group] | None:
         wanted = self._config.batch // self._config.group_size
         bound = self._config.staleness_bound
-        for _ in poll("a complete batch", every_s=0.01, limit_s=BATCH_LIMIT_S):
+        end = time.monotonic() + BATCH_LIMIT_S
+        while time.monotonic() < end:
             if self._buffer.stop_asked():
-                break
+                return None
             if groups := self._buffer.lease(wanted, policy_version=step - 1, max_staleness=bound):
                 return groups
-        return None
+            time.sleep(LOOK_S)
+        books = ", ".join(f"{n} {state}" for state, n in self._buffer.counts().items() if n)
+        fix = "no_signal: easier or harder problems, a larger --group-size; issued: see logs/server.log"
+        raise TallyError(f"no complete batch for step {step} in {BATCH_LIMIT_S:.0f} s; groups so far: {books}", fix=fix)
+
+    async def _publish(self, version: int) -> Proof:
+        proof = await self._publisher.publish(version)
+        self._run.log(kind="publish", step=version, **asdict(proof))
+        return proof
 
     def _save(self, step: int) -> None:
         """Checkpoint and ledger commit together: a resume starts from the commit, and the ledger goes back to it."""
-        if self._leads:
-            saved = checkpoint.save(self._run.checkpoints, step, self._learner.policy, self._learner.optimizer)
-            self._buffer.commit(step, saved.name, evaluate=self._evaluates(step))
+        if not self._leads:
+            return
+        name = name_of(step)
+        if self._buffer.newest_commit() != (step, name):  # what is committed is never written again
+            checkpoint.save(self._run.checkpoints / name, step, self._learner.policy, self._learner.optimizer)
+        self._buffer.commit(step, name, evaluate=self._evaluates(step))
 
     def _evaluates(self, step: int) -> bool:
         return step % self._config.eval_every == 0 or step == self._config.steps
@@ -106,4 +119,6 @@ def own_device() -> torch.device:
     """A GPU for each rank while they last; CPU where there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", dist.get_rank() % torch.cuda.device_count())
+    device = torch.device("cuda", dist.get_rank() % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

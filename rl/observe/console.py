@@ -60,6 +60,8 @@ class TrainConsole:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=steps, completed=done)
+        self.stepping = False
+        """Whether a step has been shown."""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -79,6 +81,7 @@ class TrainConsole:
 
     def show(self, record: dict[str, Any]) -> None:
         if record["kind"] == "step":
+            self.stepping = True
             self._progress.update(self._task, description="training", completed=record["step"])
             self.say(step_line(record, total=int(self._progress.tasks[0].total or 0)))
         elif record["kind"] == "eval":

@@ -7,7 +7,7 @@ from rewards.verdict import Mark
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.core.types import Problem
-from rl.evaluate.result import EvalResult, QuestionResult, compare, p_value, percent, summary
+from rl.evaluate.result import EvalResult, QuestionResult, compare, load_all, p_value, percent, summary
 
 
 def evaluations(run: RunDir) -> list[EvalResult]:
@@ -17,7 +17,7 @@ def evaluations(run: RunDir) -> list[EvalResult]:
         UsageError: this is no run, it has none yet, or one cannot be read.
     """
     run.config()
-    results = [EvalResult.load(path) for path in sorted(run.evals.glob("step-*.json"))]
+    results = load_all(run.evals)
     if not results:
         raise UsageError(f"{run.root} has no evaluation yet", fix="wait for the first, or go on with it by --resume")
     return results

@@ -1,7 +1,12 @@
 """Problem → prompt tokens, and completion tokens → text."""
 
+from collections.abc import Sequence
+
 from rl.core.errors import UsageError
 from rl.core.types import Problem
+
+LONGEST = 32
+"""Problems whose length is checked, those of most characters."""
 
 
 class Prompter:
@@ -28,6 +33,24 @@ class Prompter:
         messages = [{"role": "user", "content": problem.text}]
         rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self._tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+    def check_length(self, problems: Sequence[Problem], limit: int, max_tokens: int) -> None:
+        """Checks that the longest problems leave room for a completion.
+
+        Args:
+            limit: tokens of prompt and completion that the server takes.
+
+        Raises:
+            UsageError: one does not.
+        """
+        for problem in sorted(problems, key=lambda p: len(p.text))[-LONGEST:]:
+            if (length := len(self.prompt_ids(problem))) + max_tokens > limit:
+                message = (
+                    f"problem {problem.id} has {length} tokens: with --max-tokens {max_tokens} that is over {limit}"
+                )
+                raise UsageError(
+                    message, fix="take the problem out, a smaller --max-tokens, or a model of longer context"
+                )
 
     def text(self, token_ids: list[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))

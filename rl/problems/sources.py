@@ -27,7 +27,7 @@ def load_problems(source: str, split: Split) -> list[Problem]:
         source: `starter`, or a JSONL file whose rows have `problem` and `answer`.
 
     Raises:
-        UsageError: the file cannot be read, a row lacks a field, a gold cannot be verified, or the split is empty.
+        UsageError: the file cannot be read, a row lacks a field, or the split is empty.
     """
     if source == STARTER:
         return starter_problems(split)
@@ -35,6 +35,18 @@ def load_problems(source: str, split: Split) -> list[Problem]:
     if not problems:
         raise UsageError(f"{source} has no {split} problems", fix="add rows: one in ten is held out by its hash")
     return problems
+
+
+def check_golds(source: str) -> None:
+    """Checks that the verifier can mark answers to every problem; once, by whoever starts a run.
+
+    Raises:
+        UsageError: a gold does not verify against itself.
+    """
+    for problem in [problem for split in SPLITS for problem in load_problems(source, split)]:
+        if reason := check_gold(problem.gold):
+            message = f"{source}: the answer {problem.gold!r} to {problem.text[:60]!r} cannot be verified: {reason}"
+            raise UsageError(message, fix="correct the answer, or take the row out")
 
 
 def problem_order(problems: list[Problem], seed: int) -> Callable[[int], Problem]:
@@ -80,6 +92,7 @@ def resolve_model(model: str) -> str:
     return model
 
 
+@cache
 def _read_jsonl(path: Path) -> list[Problem]:
     try:
         lines = path.read_text().splitlines()
@@ -96,9 +109,6 @@ def _read_jsonl(path: Path) -> list[Problem]:
         except (ValueError, KeyError, TypeError):
             fix = 'write rows like {"problem": "1+1", "answer": "2"}'
             raise UsageError(f"{path}:{number} has no `problem` and `answer`", fix=fix) from None
-        if reason := check_gold(gold):
-            fix = "correct the answer, or take the row out"
-            raise UsageError(f"{path}:{number}: the answer {gold!r} cannot be verified: {reason}", fix=fix)
         problem = Problem(id=problem_id(text), text=text, gold=gold)
         problems.setdefault(problem.id, problem)
     return list(problems.values())

@@ -10,6 +10,8 @@ from rollout_server.engines import Facts
 if TYPE_CHECKING:
     from vllm import LLMEngine
 
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `max_lora_rank` may be; an adapter of a rank between them is padded to the next."""
 _LORA_SLOTS = 4
 """Adapters mixed in one batch; others wait in host memory, evicted ones are read from their files again."""
 
@@ -55,7 +57,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",  # of the distribution that was sampled from, as the wire promises
         enable_lora=True,
-        max_lora_rank=options.max_lora_rank,
+        max_lora_rank=next(rank for rank in _LORA_RANKS if rank >= options.max_lora_rank),
         max_loras=_LORA_SLOTS,
         max_cpu_loras=max(_LORA_SLOTS, options.keep + 1),
         disable_log_stats=True,

@@ -76,6 +76,9 @@ def test_last_words_are_the_error_and_its_fix(tmp_path: Path, until: Callable[..
     child = Child("c", [sys.executable, "-c", f"print('{text}')"], tmp_path / "log", {})
     until(lambda: child.exit_code == 0)
     assert child.last_words() == "no such model\n  fix: name another"
+    again = Child("c", [sys.executable, "-c", "print('all well')"], tmp_path / "log", {})
+    until(lambda: again.exit_code == 0)
+    assert again.last_words() == "all well"
     plain = Child("c", [sys.executable, "-c", "import sys; sys.exit('went away')"], tmp_path / "plain", {})
     until(lambda: plain.exit_code is not None)
     assert plain.last_words() == "went away"

@@ -69,9 +69,19 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_step_line_has_about_eight_numbers() -> None:
     record = {
-        "step": 7, "reward": 0.614, "length": 18.24, "truncated": 0.031, "no_signal": 0.25, "staleness_mean": 3.25,
-        "clipped_low": 0.01, "clipped_high": 0.005, "grad_norm": 0.5, "mismatch_kl": 2e-13, "step_s": 0.5, "wait_s": 0.1,
-    }  # fmt: skip
+        "step": 7,
+        "reward": 0.614,
+        "length": 18.24,
+        "truncated": 0.031,
+        "no_signal": 0.25,
+        "staleness_mean": 3.25,
+        "clipped_low": 0.01,
+        "clipped_high": 0.005,
+        "grad_norm": 0.5,
+        "mismatch_kl": 2e-13,
+        "step_s": 0.5,
+        "wait_s": 0.1,
+    }
     assert step_line(record, total=200) == (
         "step   7/200  reward 0.61  len 18.2 (3% cut)  signal 75%  stale 3.2  clip 1.5%  grad 0.50  mismatch_kl 2e-13  "
         "0.50 s (wait 20%)"

@@ -8,7 +8,7 @@ import pytest
 
 from rl.core.errors import UsageError
 from rl.problems.prompt import Prompter
-from rl.problems.sources import SPLITS, load_problems, problem_order, resolve_model
+from rl.problems.sources import SPLITS, check_golds, load_problems, problem_order, resolve_model
 from rl.problems.starter import STARTER_MODEL
 
 
@@ -39,7 +39,6 @@ def test_a_problem_that_comes_twice_counts_once(tmp_path: Path) -> None:
     [
         ('{"problem": "1+1", "answer": "2"}\n{"question": "1"}', "2 has no `problem` and `answer`"),
         ("not json", "1 has no `problem` and `answer`"),
-        ('{"problem": "1+1", "answer": ""}', "cannot be verified"),
         ('{"problem": "1+1", "answer": "2"}', "has no (train|heldout) problems"),
     ],
 )
@@ -48,6 +47,13 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, what: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match=what):
         _ = [load_problems(str(path), split) for split in SPLITS]
+
+
+def test_a_gold_that_cannot_be_verified_is_refused(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"problem": f"{i}+1", "answer": i + 1} for i in range(60)]
+    check_golds(write(tmp_path / "good.jsonl", rows))
+    with pytest.raises(UsageError, match="cannot be verified"):
+        check_golds(write(tmp_path / "bad.jsonl", [*rows, {"problem": "nothing", "answer": ""}]))
 
 
 def test_every_epoch_is_a_permutation_of_its_own() -> None:
