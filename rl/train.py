@@ -89,16 +89,14 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
     given |= {name: getattr(args, name) for name in TrainConfig.model_fields if name != "steps"}
     if changed := [name for name, value in given.items() if value is not None]:
         fix = "leave it out, or start a new run with another --run-dir"
-        raise UsageError(
-            f"--{changed[0].replace('_', '-')} cannot be changed by --resume: a run keeps its own", fix=fix
-        )
+        flag = f"--{changed[0].replace('_', '-')}"
+        raise UsageError(f"{flag} cannot be changed by --resume: a run keeps its own", fix=fix)
     with run.locked():
         if args.steps is not None:
-            if args.steps < (done := run.steps_done()):
-                raise UsageError(
-                    f"--steps {args.steps}: the run has made {done} steps", fix="name more, or start a new run"
-                )
             config = cli.validated(config.model_dump() | {"steps": args.steps}, {"steps": "flag"})
+            if config.steps < (done := run.steps_done()):
+                fix = "name more, or start a new run"
+                raise UsageError(f"--steps {config.steps}: the run has made {done} steps already", fix=fix)
             run.write_config(cli.Resolved(config=config, sources=run.sources() | {"steps": "flag"}))
         yield run, config
 

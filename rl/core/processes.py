@@ -63,11 +63,11 @@ class Child:
         """Why it ended: its first `error:` line with its fix, else the last line of its log that has a word."""
         text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
         lines = [line for line in text.splitlines() if any(map(str.isalnum, line))]
-        for line, following in zip(lines, [*lines[1:], ""], strict=True):
-            if line.startswith("error: "):
-                fix = f"\n{following}" if following.startswith("  fix: ") else ""
-                return line.removeprefix("error: ") + fix
-        return "".join(lines[-1:])
+        errors = [i for i, line in enumerate(lines) if line.startswith("error: ")]
+        if not errors:
+            return "".join(lines[-1:]) or "it said nothing"
+        fix = [line for line in lines[errors[0] + 1 :][:1] if line.startswith("  fix: ")]
+        return "\n".join([lines[errors[0]].removeprefix("error: "), *fix])
 
     def terminate(self) -> None:
         if self.exit_code is None:

@@ -125,7 +125,9 @@ class Supervisor:
         }
 
     def _death(self, child: Child) -> TallyError:
-        message = f"the {child.name} ended with exit code {child.exit_code}: {child.last_words()}"
+        code = child.exit_code or 0
+        how = f"exit code {code}: {child.last_words()}" if code >= 0 else signal.Signals(-code).name
+        message = f"the {child.name} ended with {how}"
         return TallyError(message, fix=f"see {child.log}; then {self._resume_command()}")
 
     def _interrupted(self) -> int:

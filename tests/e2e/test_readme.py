@@ -74,6 +74,11 @@ def test_transcripts_are_what_the_commands_print(folder: Path, block: str) -> No
     assert done.stdout.splitlines() == expected
 
 
+def test_no_figure_is_left_to_fill_in() -> None:
+    texts = [README, *(path.read_text() for path in (ROOT / "configs").glob("*.toml"))]
+    assert [word for text in texts for word in re.findall(r"\b[A-Z]{3,}_[A-Z_]+\b", text)] == []
+
+
 def test_every_path_that_is_named_exists() -> None:
     named = re.findall(r"[`(]((?:rl|rollout_server|rewards|configs|tests|requirements|\.ci)/[\w./-]*)[`)]", README)
     assert len(named) >= 5

@@ -100,6 +100,11 @@ def test_ctrl_c_saves_and_resume_goes_on(train: Start, tmp_path: Path) -> None:
     assert trained == stopped * 4
     assert books(run)[State.LEASED] == 0
 
+    for argv, what in ((["--steps", "1"], "has made"), (["--lr", "1"], "--lr cannot be changed by --resume")):
+        code, _, err = train("--resume", str(run.root), *argv).finish()
+        assert code == 2
+        assert what in err
+
     code, _, err = train("--resume", str(run.root), "--steps", str(stopped + 2)).finish()
     assert (code, err) == (0, "")
     assert steps_of(run) == list(range(1, stopped + 3))
@@ -149,6 +154,9 @@ def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: 
         (["--problems", "none.jsonl"], "cannot read --problems none.jsonl"),
         (["--run-dir", "/dev/null/run"], "cannot make the run directory /dev/null/run"),
         (["--resume", "nowhere"], "nowhere is not a run"),
+        (["--resume", "nowhere", "--dry-run"], "--dry-run shows what a new run would do"),
+        (["--run-dir", "/usr", "--overwrite"], "/usr is not a run"),
+        (["--port", "70000"], "cannot listen on 127.0.0.1:70000"),
         (["--batch", "30"], "batch 30 is not a multiple"),
         (["--bufer", "256"], "did you mean --buffer"),
     ],
@@ -160,6 +168,15 @@ def test_bad_input_starts_nothing(train: Start, tmp_path: Path, argv: list[str],
     assert what in err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_prompt_that_is_too_long_is_told_with_its_length(train: Start, tmp_path: Path) -> None:
+    rows = [{"problem": f"{i}+{'1' * (600 if i == 50 else 1)}", "answer": "1"} for i in range(99)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = train("--problems", "long.jsonl", *SMALL).finish()
+    assert code == 3
+    assert "has 604 tokens: with --max-tokens 40 that is over 512" in err
+    assert "smaller --max-tokens" in err
 
 
 def test_a_port_that_is_taken(train: Start, tmp_path: Path) -> None:
@@ -176,8 +193,10 @@ def test_one_run_directory_has_one_supervisor(train: Start, tmp_path: Path) -> N
     run = RunDir(tmp_path / "busy")
     first = train("--run-dir", str(run.root), "--steps", "500", *SMALL)
     first.wait_for(lambda: (run.root / "run.lock").exists() and len(steps_of(run)) >= 1, "the first step")
-    code, _, err = train("--resume", str(run.root)).finish()
-    assert code == 2
-    assert "in progress" in err
+    for argv in (["--resume", str(run.root), "--steps", "600"], ["--run-dir", str(run.root), "--overwrite"]):
+        code, _, err = train(*argv).finish()
+        assert code == 2
+        assert "in progress" in err
+    assert run.config().steps == 500
     first.process.send_signal(signal.SIGTERM)
     assert first.finish()[0] == 130

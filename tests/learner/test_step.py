@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError, UsageError
 from rl.core.kinds import LossKind
 from rl.learner.collate import Row, micro_batches, pad, rows_of, shard
+from rl.learner.loss import policy_loss
 from rl.learner.policy import Policy, token_logprobs
 from rl.learner.step import Learner
 from rl.problems.starter import STARTER_MODEL
@@ -107,7 +109,19 @@ def test_a_rank_without_a_sample_still_takes_part(policy: Policy) -> None:
     config = TrainConfig(batch=8)
     rows = rows_of(make_batch(config, policy), config)[:2]
     (idle,) = shard(rows, 2, 3)
-    policy(pad([idle])).sum().backward()
+    batch = pad([idle])
+    loss = policy_loss(
+        policy(batch),
+        old_logprobs_BT=batch.sampler_logprobs_BT,
+        mask_BT=batch.mask_BT,
+        advantages_B=batch.advantages_B,
+        weights_B=batch.token_weights_B,
+        kind=config.loss,
+        clip_low=0.2,
+        clip_high=0.2,
+    )
+    loss.total.backward()
+    assert loss.sums.tokens == 0
     assert all(p.grad is not None and not p.grad.any() for p in policy.trainable)
 
 
@@ -117,6 +131,8 @@ def test_micro_batches_keep_to_their_budget(policy: Policy) -> None:
     batches = list(micro_batches(rows, 100))
     assert sum(len(b.tokens_BL) for b in batches) == len(rows)
     assert all(b.tokens_BL.numel() <= 100 or len(b.tokens_BL) == 1 for b in batches)
+    long_prompt, long_completion = replace(rows[0], prompt_ids=[5] * 50), replace(rows[0], completion_ids=[5] * 50)
+    assert [len(b.tokens_BL) for b in micro_batches([long_prompt, long_completion], 150)] == [1, 1]
 
 
 def test_a_sample_the_verifier_could_not_mark_is_no_zero_reward(policy: Policy) -> None:
@@ -142,5 +158,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_adapter() -> 
 
 
 def test_unknown_lora_target_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="no_such_layer"):
-        Policy(str(STARTER_MODEL), TrainConfig(lora_target="no_such_layer"), CPU)
+    with pytest.raises(UsageError, match="no_such_layer") as error:
+        Policy(str(STARTER_MODEL), TrainConfig(lora_target="q_proj, no_such_layer"), CPU)
+    assert "down_proj" in error.value.fix
+    assert Policy(str(STARTER_MODEL), TrainConfig(lora_target="q_proj, v_proj"), CPU).adapter_modules == 8
