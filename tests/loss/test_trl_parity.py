@@ -22,7 +22,6 @@ from rl.learner.loss import importance_weights, policy_loss, token_weights
 pytest.importorskip("trl", reason="the oracle: it is in the dev dependency group")
 
 pytestmark = [
-    pytest.mark.xdist_group("trl"),  # one process builds the trainer
     pytest.mark.filterwarnings("ignore:You are using 'rollout_func':UserWarning"),
 ]
 
