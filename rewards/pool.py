@@ -108,7 +108,7 @@ class VerifierPool:
                     raise RuntimeError("this VerifierPool is closed: verify inside its `async with` block")
                 try:
                     return await self._zygote.fork()
-                except (ConnectionError, TimeoutError):  # somebody killed the zygote, and its workers with it
+                except (OSError, TimeoutError):  # somebody killed the zygote, and its workers with it
                     await self._zygote.stop()
                     await self._zygote.start()
             raise RuntimeError("the verifier's processes die as soon as they start: is the machine out of memory?")

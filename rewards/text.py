@@ -9,7 +9,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\),\\!\s*|\{,\}", ","),
         (r"\\(?:left|right|displaystyle)(?![a-zA-Z])|(?<!\\)\\!", ""),
         (r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~", " "),
-        (r"\\(?:text|mathrm)\s*\{([a-zA-Z])\}", r"\1"),
+        # A letter in words is that letter; at the end, after a number, it is a unit, which math-verify knows as such.
+        (r"\\(?:text|mathrm)\s*\{([a-zA-Z])\}(?!$)|(?<!\d)(?<!\d )\\(?:text|mathrm)\s*\{([a-zA-Z])\}", r"\1\2"),
         (r"(?<!\\)%", r"\\%"),
         ("−", "-"),
         ("°", r"^\\circ"),

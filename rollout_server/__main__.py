@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--fd", type=int, help="inherited listening socket, instead of --host and --port")
     parser.add_argument("--dtype", default="auto", help="of the model; auto is float32 on CPU, bfloat16 on CUDA")
-    parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter")
+    parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter, 512 at the most")
     parser.add_argument("--keep", type=int, default=8, help="versions of each policy that stay served")
     parser.add_argument("--max-model-len", type=int, help="tokens of prompt and completion; as many as fit when absent")
     parser.add_argument(

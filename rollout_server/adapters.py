@@ -105,7 +105,7 @@ class Adapters:
 
     async def delete(self, policy: str, number: int) -> None:
         """Serve a version no longer; requests that run keep it to their end. Raises ApiError 404 if unknown."""
-        await self._drop([self._find(policy, number)])
+        await self._drop(self._find(policy, number))
 
     @asynccontextmanager
     async def use(self, policy: str | None, number: int | None) -> AsyncIterator[Adapter | None]:
@@ -175,17 +175,16 @@ class Adapters:
         versions = self._policies[policy]
         stay = (self._newest(policy), but)
         others = [version for version in versions.values() if version not in stay]
-        await self._drop(others[: max(0, len(versions) - self._keep)])
+        if len(versions) > self._keep and others:
+            await self._drop(others[0])
 
-    async def _drop(self, doomed: list[_Version]) -> None:
-        for version in doomed:  # first all of the table, without a pause, then the files
-            versions = self._policies[version.adapter.policy]
-            del versions[version.adapter.version]
-            if not versions:
-                del self._policies[version.adapter.policy]
-            version.dropped = True
-        for version in doomed:
-            await self._free(version)
+    async def _drop(self, version: _Version) -> None:
+        versions = self._policies[version.adapter.policy]
+        del versions[version.adapter.version]
+        if not versions:
+            del self._policies[version.adapter.policy]
+        version.dropped = True
+        await self._free(version)
 
     async def _free(self, version: _Version) -> None:
         if version.dropped and not version.users:

@@ -42,6 +42,7 @@ class Sampling(Wire):
 
     temperature: float = Field(1.0, ge=0.0, le=2.0, description="0 is greedy; others from 0.01")
     max_tokens: int = Field(..., ge=1, description="tokens a completion may have, end of sequence included")
+    stop_token_ids: list[int] = Field([], description="tokens that end a completion, beside the model's own")
 
 
 class GenerateRequest(Wire):
@@ -66,7 +67,7 @@ class GenerateResponse(Wire):
 
 
 class AdapterReceipt(Wire):
-    """What the server holds under this version, from the bytes it received and the modules it loaded."""
+    """What the server holds under this version, from the bytes it received, matched to the model's layers."""
 
     policy: str
     policy_version: int

@@ -72,7 +72,7 @@ async def collect(
         ServerError: the server is unreachable, or refused.
     """
     problem_of = problem_order(load_problems(config.problems, "train"), config.seed)
-    sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens)
+    sampling = prompter.sampling(config.temperature, config.max_tokens)
     async with VerifierPool() as verifiers, asyncio.TaskGroup() as tasks:
 
         async def fill(group_id: int) -> None:

@@ -14,7 +14,6 @@ from rl.core.types import Group, Problem
 from rl.evaluate.result import EvalResult, QuestionResult, hash_problems
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
-from rollout_server.schema import Sampling
 
 IN_FLIGHT = 16
 """Questions asked at once: enough to fill the server's batches, few enough to leave room for training."""
@@ -77,7 +76,7 @@ class Evaluator:
         self, policy: str | None, version: int | None, progress: Callable[[int, int], None]
     ) -> list[QuestionResult]:
         room = asyncio.Semaphore(IN_FLIGHT)
-        sampling = Sampling(temperature=self._config.temperature, max_tokens=self._config.max_tokens)
+        sampling = self._prompter.sampling(self._config.temperature, self._config.max_tokens)
         done = 0
 
         async def ask(problem: Problem) -> QuestionResult:

@@ -1,8 +1,9 @@
 """Publishing: the adapter goes to the server as a new version, and the server proves that it serves it.
 
-A version is accepted only when (1) the server hashed the bytes that were sent, (2) it loaded every target module, and
-(3) canary completions sampled by that version have the learner's own log-probabilities. Until then it serves nobody
-else; a version that fails is withdrawn, and the run ends rather than train on samples of an unknown policy.
+A version is accepted only when (1) the server hashed the bytes that were sent, (2) it matched every target module to a
+layer of its model and loaded them, and (3) canary completions sampled by that version have the learner's own
+log-probabilities. Until then it serves nobody else; a version that fails is withdrawn, and the run ends rather than
+train on samples of an unknown policy.
 """
 
 import hashlib

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rl.core.errors import UsageError
 from rl.core.types import Problem
+from rollout_server.schema import Sampling
 
 LONGEST = 32
 """Problems whose length is checked, those of most characters."""
@@ -28,6 +29,12 @@ class Prompter:
             reason = str(error).strip().splitlines()[0]
             fix = "give --model a folder or hub model with its tokenizer"
             raise UsageError(f"{model} has no tokenizer that can be loaded: {reason}", fix=fix) from None
+
+    def sampling(self, temperature: float, max_tokens: int) -> Sampling:
+        """Completions end where the tokenizer says so, whatever the model's own configuration names."""
+        eos = self._tokenizer.eos_token_id
+        stop = [] if eos is None else [eos]
+        return Sampling(temperature=temperature, max_tokens=max_tokens, stop_token_ids=stop)
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         messages = [{"role": "user", "content": problem.text}]

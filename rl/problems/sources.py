@@ -43,10 +43,12 @@ def check_golds(source: str) -> None:
     Raises:
         UsageError: a gold does not verify against itself.
     """
-    for problem in [problem for split in SPLITS for problem in load_problems(source, split)]:
-        if reason := check_gold(problem.gold):
-            message = f"{source}: the answer {problem.gold!r} to {problem.text[:60]!r} cannot be verified: {reason}"
-            raise UsageError(message, fix="correct the answer, or take the row out")
+    problems = [problem for split in SPLITS for problem in load_problems(source, split)]
+    bad = [(problem, reason) for problem in problems if (reason := check_gold(problem.gold))]
+    if bad:
+        listed = "".join(f"\n  {p.gold!r} to {p.text[:60]!r}: {reason}" for p, reason in bad[:10])
+        message = f"{source}: {len(bad)} of {len(problems)} answers cannot be verified, among them{listed}"
+        raise UsageError(message, fix="correct these answers, or take the rows out")
 
 
 def problem_order(problems: list[Problem], seed: int) -> Callable[[int], Problem]:

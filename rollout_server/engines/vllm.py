@@ -77,6 +77,7 @@ class VllmEngine:
             n=request.n,
             temperature=request.sampling.temperature,
             max_tokens=request.sampling.max_tokens,
+            stop_token_ids=request.sampling.stop_token_ids,
             logprobs=0,  # of the sampled token alone
             flat_logprobs=True,
             detokenize=False,
@@ -105,7 +106,7 @@ class VllmEngine:
 
     async def load_adapter(self, adapter: Adapter) -> None:
         try:
-            await self._call(lambda engine: engine.add_lora(_lora_request(adapter)))
+            await self._call(lambda engine: _add_lora(engine, adapter))
         except (ValueError, RuntimeError) as error:
             detail = f"vLLM refuses {adapter.policy} version {adapter.version}: {_one_line(error)}"
             fix = "Adapt linear layers that vLLM supports for this model."
@@ -208,6 +209,11 @@ def _lora_request(adapter: Adapter) -> Any:
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(lora_name=adapter.name, lora_int_id=adapter.id, lora_path=str(adapter.path))
+
+
+def _add_lora(engine: "LLMEngine", adapter: Adapter) -> None:
+    if not engine.add_lora(_lora_request(adapter)):
+        raise RuntimeError("it was not loaded")
 
 
 def _completion(output: Any, version: int | None) -> Completion:

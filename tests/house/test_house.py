@@ -20,7 +20,7 @@ MAY_KNOW = {
     "rewards": "",
     "rollout_server": "",
     "rl.core": "rewards rollout_server.schema",
-    "rl.problems": "rewards rl.core",
+    "rl.problems": "rewards rollout_server.schema rl.core",
     "rl.buffer": "rl.core",
     "rl.collect": "rewards rollout_server.schema rl.core rl.problems rl.buffer",
     "rl.learner": "rollout_server.schema rl.core rl.problems rl.buffer rl.collect",

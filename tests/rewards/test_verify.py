@@ -106,6 +106,12 @@ def test_right(answer: str, gold: str) -> None:
     assert check_gold(gold) is None
 
 
+@pytest.mark.parametrize("answer", [r"5\text{L}", r"5\,\text{W}", r"5\mathrm{g}", r"5 \text{ cm}"])
+def test_a_unit_after_the_number_is_no_variable(answer: str) -> None:
+    assert verify(_box(answer), "5").mark is Mark.RIGHT
+    assert verify(_box(answer), "6").mark is Mark.WRONG
+
+
 @pytest.mark.parametrize(("answer", "gold", "reason"), WRONG)
 def test_wrong(answer: str, gold: str, reason: str) -> None:
     assert verify(_box(answer), gold) == Verdict(mark=Mark.WRONG, reason=reason, answer=answer, gold=gold)

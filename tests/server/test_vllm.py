@@ -131,8 +131,8 @@ def gap(learner):
     return gap
 
 
-def generate(client, *, prompts=PROMPTS, n=4, temperature=1.0, max_tokens=16, **policy):
-    sampling = {"max_tokens": max_tokens, "temperature": temperature}
+def generate(client, *, prompts=PROMPTS, n=4, temperature=1.0, max_tokens=16, stop=(), **policy):
+    sampling = {"max_tokens": max_tokens, "temperature": temperature, "stop_token_ids": list(stop)}
     answer = client.post("/v1/generate", json={"prompts": prompts, "n": n, "sampling": sampling} | policy)
     assert answer.status_code == 200, answer.text
     return GenerateResponse.model_validate_json(answer.content).completions
@@ -179,6 +179,13 @@ def test_end_of_sequence_is_kept_and_said(client):
         else:
             assert STOP not in completion.token_ids
             assert len(completion.token_ids) == 64
+
+
+def test_tokens_of_the_clients_tokenizer_end_a_completion_too(client):
+    stops = range(0, 512, 4)
+    for _, completion in pairs(generate(client, n=16, max_tokens=64, stop=stops)):
+        assert completion.finish_reason == "stop"
+        assert [token in stops for token in completion.token_ids].index(True) == len(completion.token_ids) - 1
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
