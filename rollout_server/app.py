@@ -1,7 +1,7 @@
 """The wire of `schema` over HTTP: checks what comes in, turns every failure into an `ErrorBody`."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -125,9 +125,14 @@ def _check(request: GenerateRequest, facts: Facts) -> None:
                 f"{sampling.max_tokens} is more than the model's {facts.max_model_len}"
             )
             raise _invalid(detail, fix="Shorten the prompt, lower max_tokens, or raise the server's --max-model-len.")
-        if min(prompt) < 0 or max(prompt) >= facts.vocab_size:
-            detail = f"prompts.{index} holds a token outside 0 to {facts.vocab_size - 1}"
-            raise _invalid(detail, fix="Use the tokenizer of the model that is served.")
+        _check_tokens(f"prompts.{index}", prompt, facts)
+    _check_tokens("sampling.stop_token_ids", sampling.stop_token_ids, facts)
+
+
+def _check_tokens(name: str, tokens: Sequence[int], facts: Facts) -> None:
+    if not all(0 <= token < facts.vocab_size for token in tokens):
+        detail = f"{name} holds a token outside 0 to {facts.vocab_size - 1}"
+        raise _invalid(detail, fix="Use the tokenizer of the model that is served.")
 
 
 def _invalid(detail: str, *, fix: str) -> ApiError:

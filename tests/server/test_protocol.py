@@ -330,6 +330,7 @@ async def test_body_larger_than_any_adapter_is_refused(client, hashed):
         ({"sampling": {"max_tokens": 0}}, "sampling.max_tokens"),
         ({"sampling": {"max_tokens": 4, "top_p": 0.9}}, "sampling.top_p"),
         ({"sampling": {"max_tokens": 4, "temperature": 0.001}}, "temperature is 0.001"),
+        ({"sampling": {"max_tokens": 4, "stop_token_ids": [999]}}, "stop_token_ids holds a token outside"),
         ({"sampling": {"max_tokens": 4, "temperature": 0}, "n": 2}, "n is 2 at temperature 0"),
         ({"policy": "../etc"}, "policy"),
         ({"n": 0}, "n"),

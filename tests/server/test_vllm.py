@@ -182,7 +182,7 @@ def test_end_of_sequence_is_kept_and_said(client):
 
 
 def test_tokens_of_the_clients_tokenizer_end_a_completion_too(client):
-    stops = range(0, 512, 4)
+    stops = range(0, VOCABULARY, 4)
     for _, completion in pairs(generate(client, n=16, max_tokens=64, stop=stops)):
         assert completion.finish_reason == "stop"
         assert [token in stops for token in completion.token_ids].index(True) == len(completion.token_ids) - 1
