@@ -131,7 +131,8 @@ def test_micro_batches_keep_to_their_budget(policy: Policy) -> None:
     batches = list(micro_batches(rows, 100))
     assert sum(len(b.tokens_BL) for b in batches) == len(rows)
     assert all(b.tokens_BL.numel() <= 100 or len(b.tokens_BL) == 1 for b in batches)
-    long_prompt, long_completion = replace(rows[0], prompt_ids=[5] * 50), replace(rows[0], completion_ids=[5] * 50)
+    long_prompt = replace(rows[0], prompt_ids=[5] * 50)
+    long_completion = replace(rows[0], completion_ids=[5] * 50, sampler_logprobs=[0.0] * 50)
     assert [len(b.tokens_BL) for b in micro_batches([long_prompt, long_completion], 150)] == [1, 1]
 
 
