@@ -35,8 +35,10 @@ def explain(completion_text: str, verdict: Verdict) -> list[str]:
     if extraction.answer is not None and fault is None:
         lines += [f"compare   {finding.reason}" for finding in compare(extraction.answer, verdict.gold)]
     lines.append(f"{verdict.mark}: {verdict.reason}")
-    if extraction.rule == "no box":
-        lines.append(rf"hint: only an answer in a box is paid; try '\boxed{{{completion_text.strip()[-40:]}}}'")
+    if extraction.answer is None:
+        words = completion_text.split()
+        answer = words[-1].rstrip(".") if words and "\\" not in words[-1] else "42"
+        lines.append(rf"hint: only an answer in a box is paid; try '\boxed{{{answer}}}'")
     return lines
 
 

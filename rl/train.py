@@ -60,7 +60,8 @@ def _dry_run(args: Namespace) -> list[str]:
         raise UsageError("--dry-run shows what a new run would do", fix=f"see {args.resume}/config.json for that run")
     resolved = cli.resolve(args)
     train, heldout = _checked(resolved.config)
-    problems = f"{train} training problems, {heldout} held out"
+    problems = f"{train} training problems, {heldout} held out, of which {min(heldout, resolved.config.eval_problems)} "
+    problems += "are in every evaluation"
     return [*resolved.lines(), "", *resolved.config.consequences(), problems]
 
 

@@ -230,10 +230,9 @@ class Buffer:
 
     # ---- the books
 
-    def last_issued(self) -> int:
-        """The id of the newest group, which is their number."""
-        with self._reads.connect() as db:
-            return db.scalar(sa.select(sa.func.max(groups.c.id))) or 0
+    def books(self) -> str:
+        """`counts` in words, empty before the first group: ``173 no_signal, 32 issued``."""
+        return ", ".join(f"{n} {state}" for state, n in self.counts().items() if n)
 
     def counts(self) -> dict[State, int]:
         """Groups in each state."""

@@ -22,6 +22,21 @@ from pydantic import ValidationError
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
 
+TRL_NAMES = {
+    "learning_rate": "lr",
+    "num_generations": "group_size",
+    "max_completion_length": "max_tokens",
+    "max_steps": "steps",
+    "beta": "kl_coef",
+    "epsilon": "clip_low",
+    "epsilon_high": "clip_high",
+    "loss_type": "loss",
+    "scale_rewards": "advantage_scale",
+    "lora_r": "lora_rank",
+    "max_grad_norm": "grad_clip",
+    "warmup_steps": "warmup",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are `UsageError`s and name the nearest flag."""
@@ -67,9 +82,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", type=Path, metavar="FILE.toml", help="read settings from a file")
     for name, field in TrainConfig.model_fields.items():
         flag = "--" + name.replace("_", "-")
-        text = " ".join((field.description or "").split()).replace("%", "%%")
-        if field.default is not None:
-            text += f" (default: {field.default})"
+        text = _description(name).replace("%", "%%")
         if field.annotation is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
@@ -120,12 +133,16 @@ def validated(values: dict[str, Any], sources: dict[str, str]) -> TrainConfig:
         flag = "--" + name.replace("_", "-")
         raise UsageError(
             f"{flag} {values[name]} ({sources[name]}): {reason}",
-            fix=" ".join((TrainConfig.model_fields[name].description or "").split()),
+            fix=f"{flag} is {_description(name)}",
         ) from None
 
 
 def nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    """What the user may have meant, by spelling or by the name that TRL has for it."""
+    plain = word.lstrip("-").replace("-", "_")
+    if plain in TRL_NAMES:
+        return f"here it is --{TRL_NAMES[plain].replace('_', '-')}"
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else "--help lists all of them"
 
 
@@ -145,6 +162,12 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     except Exception as error:
         code = _say_defect(error)
     sys.exit(code)
+
+
+def _description(name: str) -> str:
+    field = TrainConfig.model_fields[name]
+    text = " ".join((field.description or "").split())
+    return text if field.default is None else f"{text} (default: {field.default})"
 
 
 def _say(error: TallyError) -> int:

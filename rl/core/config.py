@@ -15,6 +15,7 @@ STARTER = "starter"
 FULL_FINE_TUNING_LR = 1e-5
 """Rates at or below this are those of full fine-tuning. LoRA wants about ten times the full rate (Schulman et al. 2025,
 "LoRA Without Regret"); published LoRA recipes for GRPO use 1e-5 to 1.7e-4."""
+LARGEST_LR = 1e-3
 
 
 class TrainConfig(BaseModel):
@@ -96,7 +97,7 @@ class TrainConfig(BaseModel):
 
     # ---- run
     seed: int = Field(0, ge=0)
-    """of the order of problems, of the adapter's initial weights, and of the sampler"""
+    """of the order of problems and of the adapter's initial weights; what is sampled still differs from run to run"""
     save_every: PositiveInt = 50
     """steps between checkpoints"""
 
@@ -153,6 +154,16 @@ class TrainConfig(BaseModel):
             f"buffer {self.buffer} / batch {self.batch}: samples are at most {self.staleness_bound} steps stale"
             + (" (on-policy)" if self.staleness_bound == 0 else ""),
         ]
+        low, high = self.clip
+        if self.importance is not None:
+            recipe = f"no clip; weighs tokens by policy / sampler ({self.importance} at {self.importance_cap:g})"
+        elif self.loss is LossKind.CISPO:
+            recipe = f"keeps the ratio in [{low:g}, {high:g}]"
+        else:
+            recipe = f"clips the ratio to [{1 - low:g}, {1 + high:g}]"
+        lines.append(f"loss {self.loss}: {recipe}; advantages are divided by: {self.scale}")
+        if self.lr > LARGEST_LR:
+            lines.append(f"lr {self.lr:g} is above every published LoRA rate: expect the policy to collapse")
         if self.lr <= FULL_FINE_TUNING_LR:
             lines.append(
                 f"lr {self.lr:g} is a rate for full fine-tuning: a LoRA adapter hardly moves at it, so expect a flat "

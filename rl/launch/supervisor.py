@@ -24,6 +24,8 @@ from rl.launch.server import start_server, url_of
 from rl.observe.console import MetricsTail, TrainConsole
 
 LOOK_S = 0.1
+SILENCE_S = 30.0
+"""Without a line for so long the user is told what the groups are: without signal no step is ever made."""
 INTERRUPTED = 130
 WHOLE_GPU, SHARED_GPU = 0.9, 0.45
 """Share of a GPU's memory for the server: where it has one to itself, and where the learner has the rest."""
@@ -64,8 +66,8 @@ class Supervisor:
                         break
                     if learner.exit_code == 0:
                         console.status("evaluating the last checkpoints")
-                    elif not console.stepping and (issued := buffer.last_issued()):
-                        console.status(f"sampling the first batch: {issued} groups so far")
+                    elif console.silent_s > SILENCE_S and (books := buffer.books()):
+                        console.say(f"no step for {SILENCE_S:.0f} s; groups so far: {books}")
                 for record in tail.records():
                     console.show(record)
         run.clear_scratch()
@@ -128,7 +130,8 @@ class Supervisor:
         code = child.exit_code or 0
         how = f"exit code {code}: {child.last_words()}" if code >= 0 else signal.Signals(-code).name
         message = f"the {child.name} ended with {how}"
-        return TallyError(message, fix=f"see {child.log}; then {self._resume_command()}")
+        wrong_input = code == UsageError.exit_code  # which a resume would meet again
+        return TallyError(message, fix=f"see {child.log}" + ("" if wrong_input else f"; then {self._resume_command()}"))
 
     def _interrupted(self) -> int:
         print(f"stopped. Go on with: {self._resume_command()}")

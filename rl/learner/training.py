@@ -93,7 +93,7 @@ class Training:
             if groups := self._buffer.lease(wanted, policy_version=step - 1, max_staleness=bound):
                 return groups
             time.sleep(LOOK_S)
-        books = ", ".join(f"{n} {state}" for state, n in self._buffer.counts().items() if n)
+        books = self._buffer.books()
         fix = "no_signal: easier or harder problems, a larger --group-size; issued: see logs/server.log"
         raise TallyError(f"no complete batch for step {step} in {BATCH_LIMIT_S:.0f} s; groups so far: {books}", fix=fix)
 

@@ -1,6 +1,7 @@
 """What a run says in the terminal: a progress bar, and one line of about eight numbers a step."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +61,7 @@ class TrainConsole:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task("starting", total=steps, completed=done)
-        self.stepping = False
-        """Whether a step has been shown."""
+        self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -72,7 +72,13 @@ class TrainConsole:
     ) -> None:
         self._progress.stop()
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last line."""
+        return time.monotonic() - self._said
+
     def say(self, text: str) -> None:
+        self._said = time.monotonic()
         self._console.print(text, markup=False)
 
     def status(self, text: str) -> None:
@@ -81,7 +87,6 @@ class TrainConsole:
 
     def show(self, record: dict[str, Any]) -> None:
         if record["kind"] == "step":
-            self.stepping = True
             self._progress.update(self._task, description="training", completed=record["step"])
             self.say(step_line(record, total=int(self._progress.tasks[0].total or 0)))
         elif record["kind"] == "eval":

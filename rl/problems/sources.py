@@ -80,7 +80,7 @@ def resolve_model(model: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             fix = "name a folder saved by transformers' save_pretrained"
-            raise UsageError(f"--model {model}: the folder has no config.json", fix=fix)
+            raise UsageError(f"the folder {model} is no model: it has no config.json", fix=fix)
         return str(folder)
     from huggingface_hub import model_info, try_to_load_from_cache
 
@@ -90,7 +90,7 @@ def resolve_model(model: str) -> str:
     except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"
-        raise UsageError(f"--model {model}: no such folder, and the hub does not give it: {reason}", fix=fix) from None
+        raise UsageError(f"{model} is no folder, and the hub does not give it: {reason}", fix=fix) from None
     return model
 
 
@@ -108,9 +108,10 @@ def _read_jsonl(path: Path) -> list[Problem]:
         try:
             row = json.loads(line)
             text, gold = str(row["problem"]), str(row["answer"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError) as error:
+            what = "is not JSON" if isinstance(error, ValueError) else "has no `problem` and `answer`"
             fix = 'write rows like {"problem": "1+1", "answer": "2"}'
-            raise UsageError(f"{path}:{number} has no `problem` and `answer`", fix=fix) from None
+            raise UsageError(f"{path}:{number} {what}", fix=fix) from None
         problem = Problem(id=problem_id(text), text=text, gold=gold)
         problems.setdefault(problem.id, problem)
     return list(problems.values())

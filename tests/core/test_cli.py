@@ -35,7 +35,9 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     ("argv", "what", "fix"),
     [
         (["--lrr", "1"], "'--lrr'", "--lr"),
-        (["--learning-rate", "1"], "'--learning-rate'", "--learners"),
+        (["--learning-rate", "1"], "'--learning-rate'", "here it is --lr"),
+        (["--num-generations", "4"], "'--num-generations'", "here it is --group-size"),
+        (["--gruop-size", "4"], "'--gruop-size'", "--group-size"),
         (["--batch", "30"], "batch 30 is not a multiple of group_size 8: try --batch 24 or 32", ""),
         (["--buffer", "4"], "buffer 4 is not a multiple of group_size 8: try --buffer 8", ""),
         (["--buffer", "16"], "cannot hold one batch of 32: try --buffer 32", ""),

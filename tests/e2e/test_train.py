@@ -149,7 +149,7 @@ def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: 
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
-        (["--model", "no/such-model-0b"], "--model no/such-model-0b: no such folder"),
+        (["--model", "no/such-model-0b"], "no/such-model-0b is no folder"),
         (["--model", "."], "no config.json"),
         (["--problems", "none.jsonl"], "cannot read --problems none.jsonl"),
         (["--run-dir", "/dev/null/run"], "cannot make the run directory /dev/null/run"),
@@ -175,6 +175,7 @@ def test_a_prompt_that_is_too_long_is_told_with_its_length(train: Start, tmp_pat
     (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
     code, _, err = train("--problems", "long.jsonl", *SMALL).finish()
     assert code == 3
+    assert "--resume" not in err
     assert "has 604 tokens: with --max-tokens 40 that is over 512" in err
     assert "smaller --max-tokens" in err
 

@@ -38,7 +38,7 @@ def test_a_problem_that_comes_twice_counts_once(tmp_path: Path) -> None:
     ("text", "what"),
     [
         ('{"problem": "1+1", "answer": "2"}\n{"question": "1"}', "2 has no `problem` and `answer`"),
-        ("not json", "1 has no `problem` and `answer`"),
+        ("not json", "1 is not JSON"),
         ('{"problem": "1+1", "answer": "2"}', "has no (train|heldout) problems"),
     ],
 )
@@ -72,7 +72,7 @@ def test_models_are_folders_or_of_the_hub(tmp_path: Path) -> None:
     assert resolve_model(str(STARTER_MODEL)) == str(STARTER_MODEL)
     with pytest.raises(UsageError, match=r"no config\.json"):
         resolve_model(str(tmp_path))
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="is no folder, and the hub does not give it"):
         resolve_model("not/a/hub/name")
 
 
