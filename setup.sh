@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv and runs a command in it:
-#   ./setup.sh python -m rl.train          set up (19 s; at once when nothing changed), then train
+#   ./setup.sh python -m rl.train          set up (half a minute; at once when nothing changed), then train
 #   ./setup.sh python -m pytest            set up, then test
 #   ./setup.sh                             set up only
 # BACKEND=cpu|cuda picks the build of torch and vLLM (default: cuda where nvidia-smi works, else cpu);
