@@ -95,7 +95,7 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
     with run.locked():
         if args.steps is not None:
             config = cli.validated(config.model_dump() | {"steps": args.steps}, {"steps": "flag"})
-            if config.steps < (done := run.steps_done()):
+            if config.steps < (done := max(run.checkpoint_steps(), default=0)):
                 fix = "name more, or start a new run"
                 raise UsageError(f"--steps {config.steps}: the run has made {done} steps already", fix=fix)
             run.write_config(cli.Resolved(config=config, sources=run.sources() | {"steps": "flag"}))

@@ -142,9 +142,9 @@ class RunDir:
         """Where each value of the configuration came from."""
         return dict(json.loads(self.config_file.read_text())["sources"])
 
-    def steps_done(self) -> int:
-        """The newest checkpoint's step, 0 without any."""
-        return max((step_of(path) for path in self.checkpoints.glob("step-*")), default=0)
+    def checkpoint_steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first."""
+        return sorted(step_of(path) for path in self.checkpoints.glob("step-*"))
 
     def write_config(self, resolved: Resolved) -> None:
         recorded = {"config": resolved.config.model_dump(mode="json"), "sources": resolved.sources}
@@ -174,7 +174,7 @@ def step_of(path: Path) -> int:
 
 
 def new_name(config: TrainConfig) -> str:
-    """A name that says when and what: `1121-0412-starter-lr0.001-buffer256`."""
+    """A name that says when and what: `1121-041200-starter-lr0.0005-buffer256`."""
     model = Path(config.model).name
     return f"{datetime.now():%m%d-%H%M%S}-{model}-lr{config.lr:g}-buffer{config.buffer}"
 

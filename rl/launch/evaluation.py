@@ -15,7 +15,7 @@ from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Children
-from rl.core.rundir import RunDir, name_of, step_of
+from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator
 from rl.evaluate.result import EvalResult
 from rl.launch.server import listen, start_server, url_of
@@ -46,15 +46,16 @@ def read_targets(names: Sequence[str], *, step: int | None, changes: dict[str, A
         UsageError: a run without that checkpoint, or neither a run nor a model.
     """
     runs = {name: RunDir(Path(name)) for name in names if RunDir(Path(name)).checkpoints.is_dir()}
-    settings = [run.config().model_dump() for run in runs.values()]
+    settings = {name: run.config().model_dump() for name, run in runs.items()}
+    asked = next(iter(settings.values()), {})
     sources = dict.fromkeys(changes, "flag")
 
     def target(name: str) -> Target:
         if name in runs:
-            config = cli.validated(runs[name].config().model_dump() | changes, sources)
+            config = cli.validated(settings[name] | changes, sources)
             found, adapter = read_checkpoint(runs[name], step)
             return Target(name=name, config=config, step=found, adapter=adapter)
-        config = cli.validated((settings[0] if settings else {}) | changes | {"model": name}, sources)
+        config = cli.validated(asked | changes | {"model": name}, sources)
         resolve_model(name)
         return Target(name=name, config=config, step=0, adapter=None)
 
@@ -72,7 +73,7 @@ def read_checkpoint(run: RunDir, step: int | None) -> tuple[int, bytes]:
     Raises:
         UsageError: the run has no such checkpoint.
     """
-    steps = sorted(step_of(path) for path in run.checkpoints.glob("step-*"))
+    steps = run.checkpoint_steps()
     wanted = step if step is not None else steps[-1] if steps else None
     if wanted not in steps:
         known = ", ".join(map(str, steps)) or "none"

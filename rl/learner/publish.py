@@ -60,6 +60,7 @@ class Publisher:
         self, client: ServerClient, policy: Policy, name: str, prompts: Sequence[list[int]], temperature: float
     ) -> None:
         self._client, self._policy, self._name = client, policy, name
+        self._modules = policy.adapter_modules
         self._prompts = list(prompts)
         self._sampling = Sampling(temperature=temperature, max_tokens=CANARY_TOKENS)
         self._noise: float | None = None
@@ -76,13 +77,13 @@ class Publisher:
             server, _, base = await self._canary(None, None)
             self._noise = _mean_gap(server, base)
         adapter = self._policy.adapter_bytes()
-        sha256, modules = hashlib.sha256(adapter).hexdigest(), self._policy.adapter_modules
+        sha256 = hashlib.sha256(adapter).hexdigest()
         receipt = await self._client.put_adapter(self._name, version, adapter)
         try:
             if receipt.sha256 != sha256:
                 raise self._refusal(version, f"it holds bytes with the hash {receipt.sha256[:12]}, not {sha256[:12]}")
-            if receipt.modules != modules:
-                raise self._refusal(version, f"it loaded {receipt.modules} of {modules} target modules")
+            if receipt.modules != self._modules:
+                raise self._refusal(version, f"it loaded {receipt.modules} of {self._modules} target modules")
             gap, moved, mismatch_kl = await self._compare(version, self._noise)
         except PublishError:
             with suppress(ServerError):  # the refusal is the news; a candidate that stays serves nobody
@@ -92,7 +93,7 @@ class Publisher:
         return Proof(
             policy=self._name,
             sha256=sha256,
-            modules=modules,
+            modules=self._modules,
             logprob_gap=gap,
             noise=self._noise,
             moved=moved,

@@ -7,6 +7,7 @@ stopped while it still errs, so that there is something left to learn by reinfor
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ def problem_id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@cache
 def starter_problems(split: Literal["train", "heldout"]) -> list[Problem]:
     """All problems of a split, in the order of their ids: a shuffle that is the same in every run.
 

@@ -12,6 +12,7 @@ from rl.core.errors import UsageError
 from rl.core.types import Problem
 from rl.evaluate.result import EvalResult, QuestionResult, compare, format_table, hash_problems, summary
 from rl.evaluate.stats import estimate_mean, paired_difference
+from tests.results import eval_result
 
 MARKS = {"r": Mark.RIGHT, "w": Mark.WRONG, "n": Mark.WRONG, "e": Mark.ERROR}
 ANSWERS = {"r": "7", "w": "8", "n": None, "e": "?"}
@@ -27,18 +28,7 @@ def question(problem_id: str, samples: str) -> QuestionResult:
 
 
 def evaluation(*samples: str, n: int = 4, step: int = 0) -> EvalResult:
-    return EvalResult(
-        step=step,
-        adapter_sha256=None if step == 0 else f"{step:064x}",
-        model="tiny",
-        problems="arithmetic",
-        problems_sha256="ab" * 32,
-        samples_per_problem=n,
-        temperature=1.0,
-        max_tokens=64,
-        questions=[question(f"q{i}", text) for i, text in enumerate(samples)],
-        seconds=1.5,
-    )
+    return eval_result([question(f"q{i}", text) for i, text in enumerate(samples)], step=step, n=n)
 
 
 def test_the_summary_of_hand_computed_questions():

@@ -11,6 +11,7 @@ from rl.core.types import Problem
 from rl.evaluate.result import EvalResult, QuestionResult
 from rl.observe.console import eval_line, step_line
 from rl.observe.report import draw, evaluations, gains_table, most_improved
+from tests.results import eval_result
 
 PROBLEMS = [Problem(id=str(i), text=f"{i}+1", gold=str(i + 1)) for i in range(20)]
 
@@ -25,18 +26,7 @@ def evaluation(step: int, right: int, n: int = 4) -> EvalResult:
         )
         for p in PROBLEMS
     ]
-    return EvalResult(
-        step=step,
-        adapter_sha256="0" * 64,
-        model="tiny",
-        problems="sums",
-        problems_sha256="1" * 64,
-        samples_per_problem=n,
-        temperature=1.0,
-        max_tokens=8,
-        questions=questions,
-        seconds=1.0,
-    )
+    return eval_result(questions, step=step, n=n)
 
 
 def test_the_table_has_a_row_for_each_run_against_its_own_start() -> None:
