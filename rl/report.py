@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     if args.out is None and len(args.runs) > 1:
         raise UsageError("the report of several runs belongs to none of them", fix="name a directory: --out DIR")
     runs = {str(path): report.evaluations(RunDir(path)) for path in args.runs}
-    problems = load_problems(RunDir(args.runs[0]).config().problems, "heldout")
+    problems = load_problems(RunDir(args.runs[0]).config(), "heldout")
     example = report.most_improved(runs[str(args.runs[0])], problems)
     text = f"{report.gains_table(runs)}\n\n{example}".strip()
     out: Path = args.out or args.runs[0] / "report"

@@ -6,11 +6,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rl.core import cli, rundir
-from rl.core.config import TrainConfig
+from rl.core.config import RESUMABLE, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.launch.server import listen
-from rl.problems.sources import check_golds, load_problems, resolve_model
+from rl.problems.models import resolve_model
+from rl.problems.sources import check_golds, load_problems
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +43,7 @@ def _parser() -> cli.Parser:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with a run from its newest checkpoint; only --steps may change",
+        help="go on with a run from its newest checkpoint; only when it ends and who follows it may change",
     )
     run.add_argument("--overwrite", action="store_true", help="move an existing run directory aside first")
     run.add_argument(
@@ -87,26 +88,28 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
     run = RunDir(args.resume)
     config = run.config()
     given = {"config": args.config, "run_dir": args.run_dir, "overwrite": args.overwrite or None}
-    given |= {name: getattr(args, name) for name in TrainConfig.model_fields if name != "steps"}
+    given |= {name: getattr(args, name) for name in TrainConfig.model_fields if name not in RESUMABLE}
     if changed := [name for name, value in given.items() if value is not None]:
         fix = "leave it out, or start a new run with another --run-dir"
         flag = f"--{changed[0].replace('_', '-')}"
         raise UsageError(f"{flag} cannot be changed by --resume: a run keeps its own", fix=fix)
     with run.locked():
-        if args.steps is not None:
-            config = cli.validated(config.model_dump() | {"steps": args.steps}, {"steps": "flag"})
+        changes = {name: value for name in RESUMABLE if (value := getattr(args, name)) is not None}
+        if changes:
+            sources = run.sources() | dict.fromkeys(changes, "flag")
+            config = cli.validated(config.model_dump() | changes, sources)
             if config.steps < (done := max(run.checkpoint_steps(), default=0)):
                 fix = "name more, or start a new run"
                 raise UsageError(f"--steps {config.steps}: the run has made {done} steps already", fix=fix)
-            run.write_config(cli.Resolved(config=config, sources=run.sources() | {"steps": "flag"}))
+            run.write_config(cli.Resolved(config=config, sources=sources))
         yield run, config
 
 
 def _checked(config: TrainConfig) -> tuple[int, int]:
     """Reads model and problems once, so that bad input is found before anything starts; (train, held out) problems."""
-    resolve_model(config.model)
-    check_golds(config.problems)
-    return len(load_problems(config.problems, "train")), len(load_problems(config.problems, "heldout"))
+    resolve_model(config)
+    check_golds(config)
+    return len(load_problems(config, "train")), len(load_problems(config, "heldout"))
 
 
 if __name__ == "__main__":

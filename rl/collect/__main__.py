@@ -7,18 +7,19 @@ from rl.collect.client import ServerClient
 from rl.collect.collector import collect
 from rl.core import cli
 from rl.core.rundir import RunDir
+from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
-from rl.problems.sources import SPLITS, load_problems, resolve_model
+from rl.problems.sources import SPLITS, load_problems
 
 
 async def run_collector(run: RunDir, server_url: str, policy: str) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
-    prompter = Prompter(resolve_model(config.model))
+    prompter = Prompter(resolve_model(config), config)
     async with ServerClient(server_url) as client:
         health = await client.wait_accepted(policy)
         for split in SPLITS:
-            problems = load_problems(config.problems, split)
+            problems = load_problems(config, split)
             prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
         await collect(config, buffer, client, prompter, policy=policy)
 

@@ -71,7 +71,7 @@ async def collect(
     Raises:
         ServerError: the server is unreachable, or refused.
     """
-    problem_of = problem_order(load_problems(config.problems, "train"), config.seed)
+    problem_of = problem_order(load_problems(config, "train"), config.seed)
     sampling = prompter.sampling(config.temperature, config.max_tokens)
     async with VerifierPool() as verifiers, asyncio.TaskGroup() as tasks:
 

@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKind
 
 STARTER = "starter"
+RESUMABLE = (
+    *("steps", "max_minutes", "token_budget", "patience", "keep"),
+    *("wandb", "wandb_project", "wandb_group", "wandb_tags", "wandb_adapter", "tensorboard"),
+)
+"""What `--resume` may change: when the run ends and who follows it, never what it computes."""
 FULL_FINE_TUNING_LR = 1e-5
 """Rates at or below this are those of full fine-tuning. LoRA wants about ten times the full rate (Schulman et al. 2025,
 "LoRA Without Regret"); published LoRA recipes for GRPO use 1e-5 to 1.7e-4."""
@@ -26,10 +31,36 @@ class TrainConfig(BaseModel):
     # ---- model and problems
     model: str = STARTER
     """hub name or folder of a transformers causal model; `starter` is the embedded stand-in"""
+    revision: str | None = None
+    """branch, tag or commit of a hub model (default: its newest)"""
+    trust_remote_code: bool = False
+    """run Python code that comes with the model"""
+    random_weights: Literal["no", "scaled", "full"] = "no"
+    """random weights in the model's shape: its path without its download; scaled: 4 narrow layers, the whole vocabulary"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the base weights, in server and learner; auto: float32 on CPU, bfloat16 on CUDA"""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """of the learner, as transformers names it; the server takes vLLM's best"""
+
+    # ---- problems and rewards
     problems: str = STARTER
-    """`starter` (arithmetic), or a JSONL file whose rows have `problem` and `answer`"""
+    """starter, gsm8k, math, math500, svamp, a JSONL or Parquet file, a hub data set; a mixture: 3*gsm8k,math"""
+    data_dir: str | None = None
+    """folder with local copies of named sets, like DIR/gsm8k/train.jsonl (default: the hub)"""
+    problem_field: str = "problem"
+    """field of a file or hub data set that holds the problem"""
+    answer_field: str = "answer"
+    """field of a file or hub data set that holds the gold"""
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    """training problems that are also evaluated: end with their list, or drop them from training"""
+    bad_golds: Literal["refuse", "drop"] = "refuse"
+    """golds that the verifier cannot parse: end with their list, or drop them and count"""
+    prompt: str | None = None
+    """a built-in prompt (plain, boxed, cot), or a text with {problem} (default: plain for starter, else boxed)"""
+    system_prompt: str | None = None
+    """system message before the prompt (default: the chat template's own)"""
+    reward: str = "rewards:verify"
+    """what marks completions: module:function of (completion, gold)"""
 
     # ---- sampling
     group_size: int = Field(8, ge=2, le=1024)
@@ -82,6 +113,10 @@ class TrainConfig(BaseModel):
     """modules that get an adapter: all-linear, or names separated by commas"""
     learners: PositiveInt = 1
     """learner processes (DDP ranks)"""
+    servers: PositiveInt = 1
+    """rollout servers"""
+    gpu_memory: float | None = Field(None, gt=0, lt=1)
+    """share of a GPU's memory for its server (default: 0.9, and 0.45 where a learner has the rest)"""
     micro_tokens: PositiveInt = 4096
     """padded tokens in one forward pass of one learner; its logits take this × vocabulary × 4 bytes, and more"""
     grad_checkpointing: bool = False
@@ -90,16 +125,40 @@ class TrainConfig(BaseModel):
     # ---- evaluation
     eval_every: PositiveInt = 50
     """steps between evaluations on held-out problems; the first and the last step always have one"""
-    eval_problems: PositiveInt = 256
-    """held-out problems in an evaluation"""
+    eval_problems: int = Field(256, ge=0)
+    """questions of each set in an evaluation; 0 takes all"""
     eval_samples: int = Field(8, ge=1, le=1024)
-    """completions of each held-out problem"""
+    """completions of each question"""
+    eval_on: str | None = None
+    """further sets to evaluate on, like gsm8k@test,math500; checkpoints are chosen on held-out training problems"""
+    patience: PositiveInt | None = None
+    """end after so many evaluations without a better held-out pass@1 (default: never)"""
 
     # ---- run
     seed: int = Field(0, ge=0)
     """of the order of problems and of the adapter's initial weights; what is sampled still differs from run to run"""
     save_every: PositiveInt = 50
     """steps between checkpoints"""
+    keep: PositiveInt | None = None
+    """newest checkpoints to keep, beside the best (default: all)"""
+    max_minutes: float | None = Field(None, gt=0)
+    """minutes of training after which the run saves, evaluates and ends"""
+    token_budget: PositiveInt | None = None
+    """completion tokens trained on after which the run saves, evaluates and ends"""
+
+    # ---- trackers, which follow metrics.jsonl
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """Weights & Biases; auto: online with a key and a network, else offline"""
+    wandb_project: str = "tally"
+    """W&B project"""
+    wandb_group: str | None = None
+    """W&B group"""
+    wandb_tags: str | None = None
+    """W&B tags, separated by commas"""
+    wandb_adapter: bool = False
+    """store the final adapter as a W&B artifact"""
+    tensorboard: bool = False
+    """write TensorBoard files into the run's tensorboard/"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,8 +13,8 @@ from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator
 from rl.evaluate.result import summary_json
 from rl.learner.checkpoint import read_adapter
+from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
-from rl.problems.sources import resolve_model
 
 LOOK_S = 0.25
 
@@ -22,7 +22,7 @@ LOOK_S = 0.25
 async def run_evaluator(run: RunDir, server_url: str, policy: str) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
-    prompter = Prompter(resolve_model(config.model))
+    prompter = Prompter(resolve_model(config), config)
     async with ServerClient(server_url) as client, VerifierPool(workers=1) as verifiers:
         await client.wait_accepted(policy)
         evaluator = Evaluator(config, client, prompter, verifiers)

@@ -28,7 +28,7 @@ class Evaluator:
 
     def __init__(self, config: TrainConfig, client: ServerClient, prompter: Prompter, verifiers: VerifierPool) -> None:
         self._config, self._client, self._prompter, self._verifiers = config, client, prompter, verifiers
-        self._problems = load_problems(config.problems, "heldout")[: config.eval_problems]
+        self._problems = load_problems(config, "heldout")[: config.eval_problems or None]
 
     async def evaluate(
         self,

@@ -21,8 +21,8 @@ from rl.evaluate.result import EvalResult
 from rl.launch.server import listen, start_server, url_of
 from rl.learner.checkpoint import read_adapter
 from rl.observe.console import progress_bar
+from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
-from rl.problems.sources import resolve_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def read_targets(names: Sequence[str], *, step: int | None, changes: dict[str, A
             found, adapter = read_checkpoint(runs[name], step)
             return Target(name=name, config=config, step=found, adapter=adapter)
         config = cli.validated(asked | changes | {"model": name}, sources)
-        resolve_model(name)
+        resolve_model(config)
         return Target(name=name, config=config, step=0, adapter=None)
 
     targets = [target(name) for name in names]
@@ -104,7 +104,7 @@ def evaluate(target: Target) -> EvalResult:
 
 
 async def _evaluate(target: Target, url: str) -> EvalResult:
-    prompter = Prompter(resolve_model(target.config.model))
+    prompter = Prompter(resolve_model(target.config), target.config)
     with progress_bar(f"evaluating {target.name}") as progress:
         async with ServerClient(url) as client, VerifierPool() as verifiers:
             await client.wait_ready()

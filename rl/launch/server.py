@@ -7,7 +7,7 @@ from pathlib import Path
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.processes import Child
-from rl.problems.sources import resolve_model
+from rl.problems.models import resolve_model
 
 
 def listen(port: int) -> socket.socket:
@@ -41,7 +41,7 @@ def start_server(
         gpu_memory: share of the GPU's memory that it may take.
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
-    command += ["--model", resolve_model(config.model), "--dtype", config.dtype]
+    command += ["--model", resolve_model(config), "--dtype", config.dtype]
     command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
     command += ["--gpu-memory", str(gpu_memory)]
     return Child("server", command, log, env, pass_fds=[listener.fileno()])

@@ -16,8 +16,9 @@ from rl.learner.policy import Policy
 from rl.learner.publish import Proof, Publisher
 from rl.learner.record import step_record
 from rl.learner.step import Learner
+from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
-from rl.problems.sources import load_problems, resolve_model
+from rl.problems.sources import load_problems
 
 CANARY_PROMPTS = 2
 LOOK_S = 0.01
@@ -33,12 +34,12 @@ class Training:
 
     def __init__(self, run: RunDir, client: ServerClient, policy_name: str) -> None:
         self._run, self._config = run, run.config()
-        config, model = self._config, resolve_model(self._config.model)
+        config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
         policy = Policy(model, config, own_device())
         self._learner = Learner(policy, config)
-        prompter, problems = Prompter(model), load_problems(config.problems, "heldout")
+        prompter, problems = Prompter(model, config), load_problems(config, "heldout")
         canaries = [prompter.prompt_ids(problem) for problem in problems[:CANARY_PROMPTS]]
         self._publisher = Publisher(client, policy, policy_name, canaries, config.temperature)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.types import Problem
 from rollout_server.schema import Sampling
@@ -15,12 +16,13 @@ class Prompter:
 
     Args:
         model: folder or hub name.
+        config: says how the problem is asked.
 
     Raises:
         UsageError: the model comes without a tokenizer, or with one that cannot be read.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, config: TrainConfig) -> None:
         from transformers import AutoTokenizer
 
         try:

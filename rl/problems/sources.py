@@ -1,4 +1,4 @@
-"""Where problems and models come from."""
+"""Where problems come from."""
 
 import hashlib
 import json
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rewards import check_gold
-from rl.core.config import STARTER
+from rl.core.config import STARTER, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.types import Problem
-from rl.problems.starter import STARTER_MODEL, problem_id, starter_problems
+from rl.problems.starter import problem_id, starter_problems
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -20,15 +20,13 @@ HELDOUT_SHARE = 0.1
 """Of a file without a split of its own: decided for each problem by the hash of its text; adding rows moves none."""
 
 
-def load_problems(source: str, split: Split) -> list[Problem]:
+def load_problems(config: TrainConfig, split: Split) -> list[Problem]:
     """The problems of a split, in a stable order.
-
-    Args:
-        source: `starter`, or a JSONL file whose rows have `problem` and `answer`.
 
     Raises:
         UsageError: the file cannot be read, a row lacks a field, or the split is empty.
     """
+    source = config.problems
     if source == STARTER:
         return starter_problems(split)
     problems = [p for p in _read_jsonl(Path(source).expanduser()) if _split_of(p) == split]
@@ -37,17 +35,17 @@ def load_problems(source: str, split: Split) -> list[Problem]:
     return problems
 
 
-def check_golds(source: str) -> None:
+def check_golds(config: TrainConfig) -> None:
     """Checks that the verifier can mark answers to every problem; once, by whoever starts a run.
 
     Raises:
         UsageError: a gold does not verify against itself.
     """
-    problems = [problem for split in SPLITS for problem in load_problems(source, split)]
+    problems = [problem for split in SPLITS for problem in load_problems(config, split)]
     bad = [(problem, reason) for problem in problems if (reason := check_gold(problem.gold))]
     if bad:
         listed = "".join(f"\n  {p.gold!r} to {p.text[:60]!r}: {reason}" for p, reason in bad[:10])
-        message = f"{source}: {len(bad)} of {len(problems)} answers cannot be verified, among them{listed}"
+        message = f"{config.problems}: {len(bad)} of {len(problems)} answers cannot be verified, among them{listed}"
         raise UsageError(message, fix="correct these answers, or take the rows out")
 
 
@@ -66,32 +64,6 @@ def problem_order(problems: list[Problem], seed: int) -> Callable[[int], Problem
         return problems[permutation(epoch)[place]]
 
     return problem_of
-
-
-def resolve_model(model: str) -> str:
-    """The folder or hub name behind `--model`, checked to exist.
-
-    Raises:
-        UsageError: neither a folder with a model nor a model of the hub.
-    """
-    if model == STARTER:
-        return str(STARTER_MODEL)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            fix = "name a folder saved by transformers' save_pretrained"
-            raise UsageError(f"the folder {model} is no model: it has no config.json", fix=fix)
-        return str(folder)
-    from huggingface_hub import model_info, try_to_load_from_cache
-
-    try:
-        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
-            model_info(model, timeout=10)
-    except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"
-        raise UsageError(f"{model} is no folder, and the hub does not give it: {reason}", fix=fix) from None
-    return model
 
 
 @cache

@@ -71,7 +71,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_it_samples_what_was_left_unfinished_and_then_every_free_slot(url: str, buffer: Buffer) -> None:
     left = buffer.issue()  # by a collector that died before it put them
     assert left == list(range(1, 9))
-    prompter = Prompter(str(STARTER_MODEL))
+    prompter = Prompter(str(STARTER_MODEL), CONFIG)
 
     async def use(client: ServerClient) -> None:
         await client.put_adapter("p", 3, adapter())
@@ -97,7 +97,7 @@ def test_a_policy_that_is_not_accepted_is_refused_and_says_so(url: str, buffer: 
     async def use(client: ServerClient) -> None:
         await client.put_adapter("p", 0, adapter())
         with pytest.raises(ExceptionGroup) as group:
-            await collect(CONFIG, buffer, client, Prompter(str(STARTER_MODEL)), policy="p")
+            await collect(CONFIG, buffer, client, Prompter(str(STARTER_MODEL), CONFIG), policy="p")
         assert group.group_contains(ServerError, match="no accepted version")
 
     with_server(url, use)

@@ -21,7 +21,10 @@ from rollout_server.schema import AdapterReceipt, GenerateRequest, GenerateRespo
 
 pytestmark = pytest.mark.vllm
 CONFIG = TrainConfig(temperature=0.8)
-PROMPTS = [Prompter(str(STARTER_MODEL)).prompt_ids(problem) for problem in load_problems("starter", "heldout")[:2]]
+PROMPTS = [
+    Prompter(str(STARTER_MODEL), TrainConfig()).prompt_ids(problem)
+    for problem in load_problems(TrainConfig(), "heldout")[:2]
+]
 
 
 @pytest.fixture(scope="module")
