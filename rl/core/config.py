@@ -36,7 +36,7 @@ class TrainConfig(BaseModel):
     trust_remote_code: bool = False
     """run Python code that comes with the model"""
     random_weights: Literal["no", "scaled", "full"] = "no"
-    """random weights in the model's shape: its path without its download; scaled: 4 narrow layers, the whole vocabulary"""
+    """random weights in the model's shape: its path, no download; scaled: 4 narrow layers, the whole vocabulary"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the base weights, in server and learner; auto: float32 on CPU, bfloat16 on CUDA"""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"

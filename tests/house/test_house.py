@@ -25,7 +25,7 @@ MAY_KNOW = {
     "rl.collect": "rewards rollout_server.schema rl.core rl.problems rl.buffer",
     "rl.learner": "rollout_server.schema rl.core rl.problems rl.buffer rl.collect",
     "rl.evaluate": "rewards rollout_server.schema rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint",
-    "rl.observe": "rewards rl.core rl.evaluate",
+    "rl.observe": "rewards rl.core rl.problems rl.buffer rl.evaluate rl.learner.checkpoint",
     "rl.launch": "rewards rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.observe",
 }
 
@@ -76,7 +76,8 @@ def test_help_answers_without_torch(command: str) -> None:
         f"    runpy.run_module({command!r}, run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'vllm', 'fastapi', 'sympy', 'sqlalchemy', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'vllm', 'fastapi', 'sympy', 'sqlalchemy', 'numpy', 'datasets', 'wandb'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
