@@ -9,15 +9,15 @@ Example::
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from rewards.verdict import Mark, Verdict
-from rewards.verify import verify
 from rewards.worker import FORK, READY
 
 _START_SECONDS = 60.0
@@ -27,6 +27,8 @@ _ATTEMPTS = 2
 
 _MAX_REPLY_BYTES = 1 << 24
 
+CHECK_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+
 
 class VerifierPool:
     """A fixed number of worker processes that check one completion at a time, each under a deadline.
@@ -34,22 +36,22 @@ class VerifierPool:
     Args:
         workers: processes, each at most 1 GiB.
         timeout: wall-clock seconds for one check; then its process is killed (SIGKILL) and replaced.
-        check: any ``(completion_text, gold) -> Verdict`` at the top level of an importable module. The module is
-            imported once, in a process of its own: one whose check calls `rewards.verify` should import
+        check: ``module:function`` of ``(completion, gold) -> float | bool | Verdict`` (see `rewards.own`). The module
+            is imported once, in a process of its own: one whose check calls `rewards.verify` should import
             `rewards.symbolic`, so that not every worker has to.
 
     Raises:
-        ValueError: ``check`` cannot be imported by name, or a number is not positive.
+        ValueError: ``check`` is no such name, or a number is not positive.
         RuntimeError: on entering: the processes cannot start, e.g. importing ``check`` failed.
     """
 
-    def __init__(
-        self, *, workers: int = 2, timeout: float = 5.0, check: Callable[[str, str], Verdict] = verify
-    ) -> None:
+    def __init__(self, *, workers: int = 2, timeout: float = 5.0, check: str = "rewards:verify") -> None:
         if workers < 1 or timeout <= 0:
             raise ValueError(f"VerifierPool needs workers >= 1 and timeout > 0; got {workers=}, {timeout=}")
+        if not CHECK_NAME.fullmatch(check):
+            raise ValueError(f"a check is named by module:function, and {check!r} is no such name")
         self._timeout = timeout
-        self._zygote = _Zygote(_importable_name(check), timeout)
+        self._zygote = _Zygote(check, timeout)
         self._starting = asyncio.Lock()
         self._closed = False
         self._idle: asyncio.Queue[_Worker | None] = asyncio.Queue()
@@ -91,12 +93,12 @@ class VerifierPool:
                 if worker is None or not worker.alive:
                     worker = await self._fork()
                 try:
-                    mark, reason, answer = json.loads(await worker.ask(request, self._timeout))
+                    mark, reason, answer, paid = json.loads(await worker.ask(request, self._timeout))
                 except TimeoutError:
                     return Verdict(mark=Mark.ERROR, reason="timed out", answer=None, gold=gold)
                 except ConnectionError:
                     continue
-                return Verdict(mark=Mark(mark), reason=reason, answer=answer, gold=gold)
+                return Verdict(mark=Mark(mark), reason=reason, answer=answer, gold=gold, paid=paid)
             return Verdict(mark=Mark.ERROR, reason="verifier died", answer=None, gold=gold)
         finally:
             self._idle.put_nowait(worker)
@@ -215,13 +217,3 @@ class _Worker:
             self.alive = False
             self._zygote.kill(self._pid)
             self._writer.transport.abort()
-
-
-def _importable_name(check: Callable[[str, str], Verdict]) -> str:
-    module, name = getattr(check, "__module__", "__main__"), getattr(check, "__qualname__", "<unnamed>")
-    if module == "__main__" or not name.isidentifier():
-        raise ValueError(
-            f"check {module}:{name} cannot be imported by the worker processes: "
-            "define it as a function at the top level of a module"
-        )
-    return f"{module}:{name}"

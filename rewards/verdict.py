@@ -24,8 +24,12 @@ class Verdict:
     answer: str | None
     """What was extracted from the completion; None when there was nothing to extract."""
     gold: str
+    paid: float | None = None
+    """The reward where it does not follow from the mark: the number that a reward of the user's own gave."""
 
     @property
     def reward(self) -> float | None:
-        """1.0 for right, 0.0 for wrong, None for an error."""
-        return {Mark.RIGHT: 1.0, Mark.WRONG: 0.0, Mark.ERROR: None}[self.mark]
+        """What was paid, else 1.0 for right and 0.0 for wrong; None for an error."""
+        if self.mark is Mark.ERROR:
+            return None
+        return float(self.mark is Mark.RIGHT) if self.paid is None else self.paid

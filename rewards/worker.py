@@ -10,7 +10,6 @@ message: until then its id cannot come to mean another process.
 
 import ctypes
 import gc
-import importlib
 import json
 import math
 import os
@@ -19,20 +18,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
-from rewards.verdict import Verdict
+from rewards import own
+from rewards.verify import verify
 
 FORK = 0
 READY = b"ready"
 
 MEMORY_BYTES = 1 << 30
-"""Address space of a worker. One that has used half of it retires after its answer: memory lost to caches must not make
-the checks of innocent samples fail."""
-
-Check = Callable[[str, str], Verdict]
+"""Address space that a worker may take beyond what importing the check took. One that has half of it in use retires
+after its answer: memory lost to caches must not make the checks of innocent samples fail."""
 
 
 def main() -> None:
@@ -49,18 +47,17 @@ def main() -> None:
     _fork_and_kill(control, check, timeout=float(sys.argv[3]))
 
 
-def _load(target: str) -> Check:
+def _load(name: str) -> own.Reward:
     """Import a check, and warm up what the default one uses: what is loaded here is shared by all workers."""
-    module, _, name = target.partition(":")
-    check: Check = getattr(importlib.import_module(module), name)
-    if module == "rewards.verify":
+    check = own.load(name)
+    if check is verify:
         check(r"\boxed{x+1}", "1+x")
     gc.collect()
     gc.freeze()
     return check
 
 
-def _fork_and_kill(control: socket.socket, check: Check, timeout: float) -> None:
+def _fork_and_kill(control: socket.socket, check: own.Reward, timeout: float) -> None:
     """Serve the pool until it closes the control socket or dies; no worker survives this."""
     zygote, workers = os.getpid(), set[int]()
     while True:
@@ -90,12 +87,12 @@ def _kill(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _work(connection: socket.socket, check: Check, timeout: float, zygote: int) -> NoReturn:
+def _work(connection: socket.socket, check: own.Reward, timeout: float, zygote: int) -> NoReturn:
     """Check one request after the other until the pool closes the connection."""
     try:
         os.setpgid(0, 0)
         _die_with_parent(zygote)
-        _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+        _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
         _limit(resource.RLIMIT_CORE, 0)
         with connection, connection.makefile("rwb") as stream:
             stream.write(b"%d\n" % os.getpid())
@@ -111,19 +108,27 @@ def _work(connection: socket.socket, check: Check, timeout: float, zygote: int) 
         os._exit(0)
 
 
-def _reply(check: Check, completion_text: str, gold: str) -> tuple[str, str, str | None]:
+def _reply(check: own.Reward, completion_text: str, gold: str) -> tuple[str, str, str | None, float | None]:
     try:
-        verdict = check(completion_text, gold)
-        return verdict.mark, verdict.reason, verdict.answer
+        verdict = own.verdict_of(check(completion_text, gold), completion_text, gold)
+        return verdict.mark, verdict.reason, verdict.answer, verdict.paid
     except MemoryError:
         os._exit(1)  # nothing that this process says is to be trusted any more
     except Exception as error:
-        return "error", f"verifier raised {type(error).__name__}", None
+        return "error", f"verifier raised {type(error).__name__}", None, None
 
 
 def _limit(kind: int, amount: int) -> None:
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped, where Linux says so."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _die_with_parent(parent: int | None = None) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from rl.core import cli
+from rl.core.config import HELDOUT
 from rl.core.errors import UsageError
 
 
@@ -16,18 +17,20 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     from rl.core.rundir import RunDir  # these load what `--help` must not wait for
     from rl.observe import report
-    from rl.problems.sources import load_problems
 
     if args.out is None and len(args.runs) > 1:
         raise UsageError("the report of several runs belongs to none of them", fix="name a directory: --out DIR")
-    runs = {str(path): report.evaluations(RunDir(path)) for path in args.runs}
-    problems = load_problems(RunDir(args.runs[0]).config(), "heldout")
-    example = report.most_improved(runs[str(args.runs[0])], problems)
-    text = f"{report.gains_table(runs)}\n\n{example}".strip()
+    sets = report.by_set({str(path): report.evaluations(RunDir(path)) for path in args.runs})
+    tables = [
+        report.gains_table(runs) if name == HELDOUT else f"{name}:\n\n{report.gains_table(runs)}"
+        for name, runs in sets.items()
+    ]
+    example = report.most_improved(sets[HELDOUT][str(args.runs[0])])
+    text = "\n\n".join(filter(None, [*tables, example]))
     out: Path = args.out or args.runs[0] / "report"
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(text + "\n")
-    report.draw(runs, out / "report.png")
+    report.draw(sets, out / "report.png")
     print(text)
     print(json.dumps({"text": str(out / "report.md"), "picture": str(out / "report.png")}))
 

@@ -2,16 +2,19 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rl.core import cli, rundir
 from rl.core.config import RESUMABLE, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
-from rl.launch.server import listen
-from rl.problems.models import resolve_model
-from rl.problems.sources import check_golds, load_problems
+from rl.launch.placement import place
+from rl.launch.server import listen_all
+from rl.problems.golds import check_reward
+from rl.problems.models import pin_model, resolve_model
+from rl.problems.prompt import prompt_text
+from rl.problems.sources import SPLITS, check_problems, load_eval_sets, load_problems
 
 
 def main(argv: list[str]) -> int:
@@ -19,11 +22,14 @@ def main(argv: list[str]) -> int:
     if args.dry_run:
         print("\n".join(_dry_run(args)))
         return 0
-    opened = _resumed(args) if args.resume is not None else _created(args)
-    with closing(listen(args.port)) as listener, opened as (run, config):
+    planned = cli.resolve(args).config if args.resume is None else RunDir(args.resume).config()
+    placement = place(rundir.gpus(), planned.servers, planned.learners, planned.gpu_memory)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in listen_all(args.port, planned.servers)]
+        run, config = stack.enter_context(_created(args) if args.resume is None else _resumed(args))
         from rl.launch.supervisor import Supervisor  # it loads what `--help` must not wait for
 
-        return Supervisor(run, config, listener).train()
+        return Supervisor(run, config, listeners, placement).train(resumed=args.resume is not None)
 
 
 def _parser() -> cli.Parser:
@@ -51,7 +57,12 @@ def _parser() -> cli.Parser:
         action="store_true",
         help="print the configuration, where each value comes from and what follows",
     )
-    run.add_argument("--port", type=int, default=0, help="of the rollout server on loopback (default: a free one)")
+    run.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        help="of the first rollout server on loopback; others take those after it (default: free ones)",
+    )
     cli.add_config_flags(parser)
     return parser
 
@@ -60,17 +71,27 @@ def _dry_run(args: Namespace) -> list[str]:
     if args.resume is not None:
         raise UsageError("--dry-run shows what a new run would do", fix=f"see {args.resume}/config.json for that run")
     resolved = cli.resolve(args)
-    train, heldout = _checked(resolved.config)
-    problems = f"{train} training problems, {heldout} held out, of which {min(heldout, resolved.config.eval_problems)} "
-    problems += "are in every evaluation"
-    return [*resolved.lines(), "", *resolved.config.consequences(), problems]
+    config = pin_model(resolved.config)
+    placement = place(rundir.gpus(), config.servers, config.learners, config.gpu_memory)
+    left_out = _checked(config)
+    train, heldout = (len(load_problems(config, split)) for split in SPLITS)
+    sets = [f"{len(problems)} of {name}" for name, problems in load_eval_sets(config).items()]
+    problems = f"{train} training problems, {heldout} held out; every evaluation asks {', '.join(sets)}"
+    return [*resolved.lines(), "", *resolved.config.consequences(), str(placement), *left_out, problems]
+
+
+def _pinned(resolved: cli.Resolved) -> cli.Resolved:
+    config = pin_model(resolved.config)
+    pinned = {} if config == resolved.config else {"revision": "hub"}
+    return cli.Resolved(config=config, sources=resolved.sources | pinned)
 
 
 @contextmanager
 def _created(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
     """A new run in a directory of its own, once its model and problems are known to be there."""
-    resolved = cli.resolve(args)
-    _checked(resolved.config)
+    resolved = _pinned(cli.resolve(args))
+    left_out = _checked(resolved.config)
+    resolve_model(resolved.config)
     run = RunDir(args.run_dir or Path("runs") / rundir.new_name(resolved.config))
     if run.exists:
         if not args.overwrite:
@@ -78,6 +99,7 @@ def _created(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
             raise UsageError(f"the run directory {run.root} exists", fix=fix)
         run.move_aside()
     run.create(resolved)
+    print("".join(f"{line}\n" for line in left_out), end="", flush=True)
     with run.locked():
         yield run, resolved.config
 
@@ -93,6 +115,7 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
         fix = "leave it out, or start a new run with another --run-dir"
         flag = f"--{changed[0].replace('_', '-')}"
         raise UsageError(f"{flag} cannot be changed by --resume: a run keeps its own", fix=fix)
+    check_reward(config)
     with run.locked():
         changes = {name: value for name in RESUMABLE if (value := getattr(args, name)) is not None}
         if changes:
@@ -105,11 +128,11 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
         yield run, config
 
 
-def _checked(config: TrainConfig) -> tuple[int, int]:
-    """Reads model and problems once, so that bad input is found before anything starts; (train, held out) problems."""
-    resolve_model(config)
-    check_golds(config)
-    return len(load_problems(config, "train")), len(load_problems(config, "heldout"))
+def _checked(config: TrainConfig) -> list[str]:
+    """Tries prompt, reward and problems, so that bad input is found before anything starts; what is left out."""
+    prompt_text(config)
+    check_reward(config)
+    return check_problems(config)
 
 
 if __name__ == "__main__":

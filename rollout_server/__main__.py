@@ -24,10 +24,11 @@ _STOP_SECONDS = 3  # that running requests get after SIGTERM
 
 def main() -> NoReturn:
     args = _parser().parse_args()
+    args.served_name = args.served_name or _served_name(args.model)
     listener = _listener(args)  # first of all: a taken port is known at once, not after the model is loaded
     engine = _engine(args)
     with tempfile.TemporaryDirectory(prefix="rollout-server-") as folder:
-        code = asyncio.run(_serve(engine, listener, Path(folder), args.keep))
+        code = asyncio.run(_serve(engine, listener, Path(folder), args.keep, args.served_name))
     sys.stderr.flush()
     os._exit(code)  # an engine that is still loading can neither be interrupted nor waited for
 
@@ -36,10 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m rollout_server", description=__doc__, formatter_class=formatter)
     parser.add_argument("--model", help="folder or hub name of the base model (needed by --engine vllm)")
+    parser.add_argument("--served-name", help="id of the base for OpenAI's clients; the folder or hub name when absent")
     parser.add_argument("--engine", choices=["vllm", "scripted"], default="vllm", help="scripted needs no model")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--fd", type=int, help="inherited listening socket, instead of --host and --port")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--dtype", default="auto", help="of the model; auto is float32 on CPU, bfloat16 on CUDA")
     parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter, 512 at the most")
     parser.add_argument("--keep", type=int, default=8, help="versions of each policy that stay served")
@@ -51,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpu-cache", type=float, default=0.5, help="GiB of KV cache on CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
     return parser
+
+
+def _served_name(model: str | None) -> str | None:
+    """A folder's own name, for its place is nobody's business; a hub name as it is."""
+    return Path(model).resolve().name if model and Path(model).is_dir() else model
 
 
 def _fail(message: str, fix: str, code: int = 2) -> NoReturn:
@@ -80,11 +88,15 @@ def _engine(args: argparse.Namespace) -> "Engine":
     if args.model is None:
         _fail("--model is missing", "name the folder or the hub name of the base model")
     from rollout_server.engines.vllm import VllmEngine
-    from rollout_server.engines.vllm_load import Options
+    from rollout_server.engines.vllm_load import LORA_RANKS, Options
 
+    if not 1 <= args.max_lora_rank <= LORA_RANKS[-1]:
+        _fail(f"--max-lora-rank is {args.max_lora_rank}", f"take 1 to {LORA_RANKS[-1]}, the highest that vLLM serves")
     return VllmEngine(
         Options(
             model=args.model,
+            served_name=args.served_name,
+            trust_remote_code=args.trust_remote_code,
             dtype=args.dtype,
             max_lora_rank=args.max_lora_rank,
             keep=args.keep,
@@ -97,7 +109,7 @@ def _engine(args: argparse.Namespace) -> "Engine":
     )
 
 
-async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: int) -> int:
+async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: int, served_name: str | None) -> int:
     """Answer while the engine loads and runs, until a signal or the engine's end. Returns the exit code."""
     import uvicorn
 
@@ -109,7 +121,7 @@ async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: 
         def capture_signals(self) -> Iterator[None]:
             yield  # uvicorn would raise the signal again when it has stopped, before we have cleaned up
 
-    app = create_app(engine, folder, keep=keep)
+    app = create_app(engine, folder, keep=keep, served_name=served_name)
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_STOP_SECONDS))
 
     def stop() -> None:

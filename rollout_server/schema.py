@@ -14,6 +14,8 @@ accepted it is what requests for the newest version get. ``policy=None`` is the 
 
 ADAPTER BYTES are one safetensors file whose metadata has the key ``adapter_config`` (peft's configuration as JSON).
 The header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `ErrorBody` bodies (RFC 9457).
+
+For clients that are not ours the server also speaks OpenAI's API (openai_api.py), and has vLLM's metrics at /metrics.
 """
 
 from typing import Literal

@@ -58,6 +58,8 @@ evaluations = sa.Table(
     "evaluations",
     metadata,
     sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("set", sa.String, primary_key=True),  # of problems
+    sa.Column("place", sa.Integer, nullable=False),  # of the set in the run's order: 0 is made first
     sa.Column("done", sa.Boolean, nullable=False, default=False),
 )
 requests = sa.Table("requests", metadata, sa.Column("what", sa.String(10), primary_key=True))
@@ -177,13 +179,29 @@ class Buffer:
         reward = sum(total or 0.0 for _, _, total in marked) / sum(n for _, n, _ in marked)
         return Turn(reward=reward, states={State(state): n for state, n, _ in rows})
 
-    def commit(self, step: int, checkpoint: str, *, evaluate: bool = False) -> None:
-        """Records that `checkpoint` holds everything trained through `step`, and asks for its evaluation if told to."""
+    def commit(self, step: int, checkpoint: str, *, evaluate: Sequence[str] = ()) -> None:
+        """Records that `checkpoint` holds everything trained through `step`.
+
+        Args:
+            evaluate: the problem sets it is to be evaluated on, in this order.
+        """
         with self._engine.begin() as db:
             if db.scalar(sa.select(commits.c.step).where(commits.c.step == step)) is None:
                 db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
-            if evaluate and db.scalar(sa.select(evaluations.c.step).where(evaluations.c.step == step)) is None:
-                db.execute(evaluations.insert().values(step=step, done=False))
+            known = set(db.scalars(sa.select(evaluations.c.set).where(evaluations.c.step == step)))
+            for place, name in enumerate(evaluate):
+                if name not in known:
+                    db.execute(evaluations.insert().values(step=step, set=name, place=place, done=False))
+
+    def commits(self) -> list[int]:
+        """The committed steps, oldest first."""
+        with self._reads.connect() as db:
+            return list(db.scalars(sa.select(commits.c.step).order_by(commits.c.step)))
+
+    def forget_commit(self, step: int) -> None:
+        """Takes a commit back, before its checkpoint is removed: no commit may name what is not there."""
+        with self._engine.begin() as db:
+            db.execute(commits.delete().where(commits.c.step == step))
 
     def newest_commit(self) -> tuple[int, str] | None:
         """(step, checkpoint) of the newest commit, if there is one."""
@@ -204,16 +222,21 @@ class Buffer:
             )
         return step
 
-    # ---- evaluations asked for by the learner, made by the evaluator
+    # ---- evaluations asked for with a commit, made by the evaluator
 
-    def next_evaluation(self) -> int | None:
+    def awaited(self) -> list[tuple[int, str]]:
+        """(step, set) of the evaluations that are still to be made: by the place of the set, then by step, so that
+        what checkpoints are chosen on never waits for a larger set."""
+        todo = sa.select(evaluations.c.step, evaluations.c.set).where(~evaluations.c.done)
         with self._reads.connect() as db:
-            todo = sa.select(evaluations.c.step).where(~evaluations.c.done).order_by(evaluations.c.step)
-            return db.scalar(todo.limit(1))
+            rows = db.execute(todo.order_by(evaluations.c.place, evaluations.c.step)).all()
+        return [(row.step, row.set) for row in rows]
 
-    def evaluated(self, step: int) -> None:
+    def evaluated(self, step: int, name: str) -> None:
+        """The evaluation of a step on the set of this name is made and logged."""
+        made = (evaluations.c.step == step) & (evaluations.c.set == name)
         with self._engine.begin() as db:
-            db.execute(evaluations.update().where(evaluations.c.step == step).values(done=True))
+            db.execute(evaluations.update().where(made).values(done=True))
 
     # ---- what the supervisor asks of the learner
 

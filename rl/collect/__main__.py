@@ -1,32 +1,31 @@
-"""The collector's process: `python -m rl.collect RUN --server-url URL --policy NAME`."""
+"""The collector's process: `python -m rl.collect RUN --server-url URL … --policy NAME`."""
 
 import asyncio
 
 from rl.buffer.ledger import Buffer
-from rl.collect.client import ServerClient
 from rl.collect.collector import collect
+from rl.collect.servers import Servers
 from rl.core import cli
 from rl.core.rundir import RunDir
 from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
-from rl.problems.sources import SPLITS, load_problems
+from rl.problems.sources import load_eval_sets, load_problems
 
 
-async def run_collector(run: RunDir, server_url: str, policy: str) -> None:
+async def run_collector(run: RunDir, server_urls: list[str], policy: str) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config), config)
-    async with ServerClient(server_url) as client:
-        health = await client.wait_accepted(policy)
-        for split in SPLITS:
-            problems = load_problems(config, split)
+    async with Servers(server_urls) as servers:
+        health = await servers.wait_accepted(policy)
+        for problems in (load_problems(config, "train"), *load_eval_sets(config).values()):
             prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
-        await collect(config, buffer, client, prompter, policy=policy)
+        await collect(config, buffer, servers, prompter, policy=policy)
 
 
 def main(argv: list[str]) -> None:
     args = cli.process_args(argv, "rl.collect", "The collector of a run.")
-    asyncio.run(run_collector(RunDir(args.run), args.server_url, args.policy))
+    asyncio.run(run_collector(RunDir(args.run), args.server_urls, args.policy))
 
 
 if __name__ == "__main__":

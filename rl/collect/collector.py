@@ -8,11 +8,12 @@ import asyncio
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
-from rl.collect.client import ServerClient
+from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
 from rl.core.types import Group, Problem, Rollout, Sample
+from rl.problems.order import ProblemOrder
 from rl.problems.prompt import Prompter
-from rl.problems.sources import load_problems, problem_order
+from rl.problems.sources import load_problems
 from rollout_server.schema import GenerateRequest, Sampling
 
 IDLE_S = 0.01
@@ -20,7 +21,7 @@ IDLE_S = 0.01
 
 
 async def sample_group(
-    client: ServerClient,
+    servers: Servers,
     verifiers: VerifierPool,
     prompter: Prompter,
     problem: Problem,
@@ -44,7 +45,7 @@ async def sample_group(
     request = GenerateRequest(
         policy=policy, policy_version=policy_version, prompts=[prompt_ids], n=n, sampling=sampling
     )
-    (completions,) = (await client.generate(request)).completions
+    (completions,) = (await servers.generate(request)).completions
     texts = [prompter.text(c.token_ids) for c in completions]
     verdicts = await verifiers.verify(texts, problem.gold)
     samples = [
@@ -63,21 +64,19 @@ async def sample_group(
     return Group(id=group_id, problem=problem, prompt_ids=prompt_ids, policy=policy, samples=samples)
 
 
-async def collect(
-    config: TrainConfig, buffer: Buffer, client: ServerClient, prompter: Prompter, *, policy: str
-) -> None:
+async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompter: Prompter, *, policy: str) -> None:
     """Keeps the buffer full until it is cancelled.
 
     Raises:
         ServerError: the server is unreachable, or refused.
     """
-    problem_of = problem_order(load_problems(config, "train"), config.seed)
+    problem_of = ProblemOrder(load_problems(config, "train"), config.seed)
     sampling = prompter.sampling(config.temperature, config.max_tokens)
-    async with VerifierPool() as verifiers, asyncio.TaskGroup() as tasks:
+    async with VerifierPool(check=config.reward) as verifiers, asyncio.TaskGroup() as tasks:
 
         async def fill(group_id: int) -> None:
             group = await sample_group(
-                client,
+                servers,
                 verifiers,
                 prompter,
                 problem_of(group_id),

@@ -38,6 +38,10 @@ TRL_NAMES = {
 }
 
 
+COIN = "rl.problems.random_weights:coin"
+"""The reward of random weights, which answer nothing right: without signal no step would be made."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are `UsageError`s and name the nearest flag."""
 
@@ -56,11 +60,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def process_args(argv: list[str], module: str, purpose: str) -> argparse.Namespace:
-    """What every process of a run is told: `run` (its directory), `server_url`, `policy` (its name on the server)."""
+    """What every process of a run is told: `run` (its directory), `server_urls`, `policy` (its name on the servers)."""
     parser = Parser(prog=f"python -m {module}", description=purpose)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--server-url", required=True)
-    parser.add_argument("--policy", required=True, help="the policy's name on the server")
+    url = {"metavar": "URL", "dest": "server_urls", "help": "a rollout server; may be given several times"}
+    parser.add_argument("--server-url", action="append", required=True, **url)
+    parser.add_argument("--policy", required=True, help="the policy's name on the servers")
     return parser.parse_args(argv)  # type: ignore[no-any-return]
 
 
@@ -104,6 +109,8 @@ def resolve(args: argparse.Namespace) -> Resolved:
     for name in TrainConfig.model_fields:
         if (value := getattr(args, name)) is not None:
             values[name], sources[name] = value, "flag"
+    if values.get("random_weights", "no") != "no" and sources["reward"] == "default":
+        values["reward"], sources["reward"] = COIN, "random weights"
     return Resolved(config=validated(values, sources), sources=sources)
 
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKind
 
 STARTER = "starter"
+HELDOUT = "heldout"
+"""The problem set that checkpoints are chosen on; those of `--eval-on` are only reported."""
 RESUMABLE = (
     *("steps", "max_minutes", "token_budget", "patience", "keep"),
     *("wandb", "wandb_project", "wandb_group", "wandb_tags", "wandb_adapter", "tensorboard"),
@@ -117,8 +119,8 @@ class TrainConfig(BaseModel):
     """rollout servers"""
     gpu_memory: float | None = Field(None, gt=0, lt=1)
     """share of a GPU's memory for its server (default: 0.9, and 0.45 where a learner has the rest)"""
-    micro_tokens: PositiveInt = 4096
-    """padded tokens in one forward pass of one learner; its logits take this × vocabulary × 4 bytes, and more"""
+    micro_tokens: PositiveInt | None = None
+    """padded tokens in one forward pass of one learner (default: 4096, or as many as have 1 GiB of logits)"""
     grad_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
 
@@ -183,6 +185,12 @@ class TrainConfig(BaseModel):
         """Steps: what the buffer's capacity allows, or less where `max_staleness` says so."""
         by_capacity = -(-self.buffer // self.batch) - 1
         return by_capacity if self.max_staleness is None else min(self.max_staleness, by_capacity)
+
+    @property
+    def eval_sets(self) -> list[str]:
+        """Names of the problem sets of an evaluation, the held-out problems first."""
+        further = (name.strip() for name in (self.eval_on or "").split(","))
+        return list(dict.fromkeys([HELDOUT, *filter(None, further)]))
 
     @property
     def clip(self) -> tuple[float, float]:

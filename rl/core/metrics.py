@@ -1,46 +1,95 @@
-"""The only place where metric names exist: what each number of `metrics.jsonl` is, in which unit."""
+"""The only place where metric names exist: what each number of `metrics.jsonl` is, its unit, and which way is good."""
 
-STEP_METRICS = {
-    "step": "updates made so far",
-    "reward": "mean reward of all groups whose turn came, those without signal included",
-    "reward_trained": "mean reward of the samples trained on",
-    "no_signal": "share of groups whose rewards were all equal: counted, not trained on",
-    "unverified": "groups the verifier could not mark",
-    "errors": "samples of the batch that the verifier could not mark; they left their groups",
-    "length": "tokens: mean length of the completions trained on",
-    "truncated": "share of completions cut at --max-tokens",
-    "staleness_mean": "steps: how far the samples' policy was behind the learner's",
-    "staleness_max": "steps; never above the bound of the configuration",
-    "loss": "the global loss; no sign of progress by itself",
-    "grad_norm": "norm of the gradient before clipping",
-    "lr": "learning rate of this update",
-    "ratio": "mean probability ratio, policy / old",
-    "clipped_low": "share of tokens that the lower clip acted on",
-    "clipped_high": "share of tokens that the upper clip acted on",
-    "ess": "effective sample size of policy / sampler, as a share of the tokens",
-    "kl": "mean KL to the base, where --kl-coef is not 0",
-    "mismatch_kl": "sampler against learner at the same version: an alarm for numerics; 1e-8 is usual in float32",
-    "tokens": "completion tokens trained on in this step",
-    "samples": "samples of all batches since the start",
-    "wait_s": "seconds the learner waited for a complete batch",
-    "train_s": "seconds of forward, backward and update",
-    "publish_s": "seconds until the server had proved the new version",
-    "step_s": "seconds of the whole step",
-}
-PUBLISH_METRICS = {
-    "step": "the version that was proved and accepted",
-    "policy": "its policy's name on the server, new for every launch",
-    "sha256": "of the adapter's bytes",
-    "modules": "target modules",
-    "logprob_gap": "mean |logprob difference| of the canary, server against learner",
-    "noise": "the same on the base model, measured once a launch",
-    "moved": "mean |logprob difference| of the canary, learner against base",
-    "mismatch_kl": "KL(sampler ‖ learner) over the canary",
-    "publish_s": "seconds from the upload to the acceptance",
-}
-EVAL_METRICS = {
-    "step": "the checkpoint's step",
-    "adapter_sha256": "the evaluated adapter",
-    "summary": "pass@k and maj@k with 95 % intervals clustered by question",
-    "seconds": "of the evaluation",
-}
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One field of a record. `good` is where it should go: empty for what has no direction."""
+
+    name: str
+    section: Literal["progress", "train", "sampler", "time", "publish", "eval"]
+    unit: str
+    good: Literal["up", "down", "steady", ""]
+    text: str
+
+
+STEP = (
+    Metric("step", "progress", "steps", "up", "updates made so far"),
+    Metric("epoch", "progress", "passes", "up", "passes over the training problems"),
+    Metric("coverage", "progress", "share", "up", "training problems that were sampled at least once"),
+    Metric("samples", "progress", "samples", "up", "of all batches since the start"),
+    Metric("tokens", "progress", "tokens", "", "completion tokens trained on in this step"),
+    Metric("reward", "train", "reward", "up", "mean of all groups whose turn came, those without signal included"),
+    Metric(
+        "reward_trained", "train", "reward", "", "mean of the samples trained on, all of them from groups with signal"
+    ),
+    Metric("loss", "train", "", "", "the global loss; no sign of progress by itself"),
+    Metric("grad_norm", "train", "", "steady", "norm of the gradient before clipping; the step line calls it grad"),
+    Metric("lr", "train", "", "", "learning rate of this update"),
+    Metric("ratio", "train", "", "steady", "mean probability ratio, policy / old; near 1"),
+    Metric(
+        "clipped_low", "train", "share", "down", "tokens that the lower clip acted on; the step line's clip is both"
+    ),
+    Metric(
+        "clipped_high", "train", "share", "down", "tokens that the upper clip acted on; the step line's clip is both"
+    ),
+    Metric("kl", "train", "nats", "steady", "mean KL to the base, where --kl-coef is not 0"),
+    Metric(
+        "no_signal",
+        "sampler",
+        "share",
+        "down",
+        "groups whose rewards were all equal: not trained on; signal is 1 − this",
+    ),
+    Metric("unverified", "sampler", "groups", "down", "groups the verifier could not mark"),
+    Metric(
+        "errors", "sampler", "samples", "down", "of the batch that the verifier could not mark; they left their groups"
+    ),
+    Metric("length", "sampler", "tokens", "", "mean length of the completions trained on; the step line calls it len"),
+    Metric("truncated", "sampler", "share", "down", "completions cut at --max-tokens; the step line calls it cut"),
+    Metric(
+        "staleness_mean", "sampler", "steps", "down", "how far the samples' policy was behind the learner's (stale)"
+    ),
+    Metric("staleness_max", "sampler", "steps", "down", "the most of the batch; never above the configuration's bound"),
+    Metric("ess", "sampler", "share", "up", "effective sample size of policy / sampler, as a share of the tokens"),
+    Metric(
+        "mismatch_kl", "sampler", "nats", "down", "sampler against learner at the same version: an alarm for numerics"
+    ),
+    Metric("wait_s", "time", "s", "down", "the learner waited for a complete batch"),
+    Metric("train_s", "time", "s", "down", "forward, backward and update"),
+    Metric("publish_s", "time", "s", "down", "until the server had proved the new version"),
+    Metric("step_s", "time", "s", "down", "the whole step"),
+)
+"""Fields of the records of kind `step`."""
+
+PUBLISH = (
+    Metric("step", "publish", "steps", "up", "the version that was proved and accepted"),
+    Metric("policy", "publish", "", "", "its policy's name on the server, new for every launch"),
+    Metric("sha256", "publish", "", "", "of the adapter's bytes"),
+    Metric("modules", "publish", "modules", "steady", "modules that the adapter targets"),
+    Metric("logprob_gap", "publish", "nats", "down", "mean |logprob difference| of the canary, server against learner"),
+    Metric("noise", "publish", "nats", "down", "the same on the base model, measured once a launch"),
+    Metric("moved", "publish", "nats", "up", "mean |logprob difference| of the canary, learner against base"),
+    Metric("mismatch_kl", "publish", "nats", "down", "KL(sampler ‖ learner) over the canary"),
+    Metric("publish_s", "publish", "s", "down", "from the upload to the acceptance"),
+)
+"""Fields of the records of kind `publish`."""
+
+EVAL = (
+    Metric("step", "eval", "steps", "up", "the checkpoint's step"),
+    Metric("set", "eval", "", "", "the evaluated problems: heldout, or a name of --eval-on"),
+    Metric("adapter_sha256", "eval", "", "", "the evaluated adapter"),
+    Metric("summary", "eval", "", "", "the estimates below, each with a 95 % interval clustered by question"),
+    Metric("seconds", "eval", "s", "down", "the evaluation took"),
+)
+"""Fields of the records of kind `eval`, one for each set."""
+
+SUMMARY = (
+    Metric("pass@k", "eval", "share", "up", "questions that at least one of k samples answers rightly, unbiased"),
+    Metric("maj@k", "eval", "share", "up", "questions that the most frequent of k answers answers rightly"),
+    Metric("error", "eval", "share", "down", "samples that the verifier could not mark"),
+    Metric("no_answer", "eval", "share", "down", "samples from which nothing was extracted"),
+)
+"""The estimates in an evaluation's `summary`: `value`, `low`, `high` and `n_questions` each."""

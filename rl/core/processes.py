@@ -73,6 +73,12 @@ class Child:
         if self.exit_code is None:
             self._process.terminate()
 
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code, once it has ended; None where it runs on."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self.exit_code
+
     def kill(self) -> None:
         """Ends the process and whatever it left in its session."""
         with suppress(ProcessLookupError):  # all of them have gone

@@ -1,12 +1,13 @@
 """The run directory: `runs/<name>/`, the one place where a run leaves its facts.
 
     config.json      resolved configuration, with the source of each value
-    provenance.json  command, git commit and diff, versions, hardware
+    provenance.json  a list of launches: command, git commit and diff, versions, hardware
     metrics.jsonl    one record a step; the last record of a step counts (a resumed run may repeat some)
     buffer.db        the ledger of groups
     checkpoints/     step-000050/ in peft's format, with what a resume needs
-    evals/           step-000050.json
+    evals/           step-000050.json of the held-out problems, gsm8k@test/step-000050.json of a further set
     logs/            what the processes printed
+    wandb/           W&B's own files, and the run's id there; tensorboard/ where it was asked for
 
 A run never writes into another run's directory and never deletes one.
 """
@@ -18,16 +19,17 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rl.core.cli import Resolved, validated
-from rl.core.config import TrainConfig
+from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
 
 RECORDED_PACKAGES = (
@@ -51,6 +53,10 @@ class RunDir:
         return self.root / "config.json"
 
     @property
+    def provenance_file(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
     def metrics_file(self) -> Path:
         return self.root / "metrics.jsonl"
 
@@ -66,9 +72,22 @@ class RunDir:
     def evals(self) -> Path:
         return self.root / "evals"
 
+    def eval_file(self, set: str, step: int) -> Path:
+        """Where the evaluation of a problem set goes; a set's name may be a path."""
+        folder = self.evals if set == HELDOUT else self.evals / quote(set, safe="@")
+        return folder / f"{name_of(step)}.json"
+
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def wandb(self) -> Path:
+        return self.root / "wandb"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
 
     @property
     def exists(self) -> bool:
@@ -88,7 +107,13 @@ class RunDir:
             fix = "take a --run-dir that you may write to"
             raise UsageError(f"cannot make the run directory {self.root}: {error.strerror}", fix=fix) from None
         self.write_config(resolved)
-        (self.root / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+        self.add_provenance()
+
+    def add_provenance(self) -> None:
+        """Appends where this launch comes from."""
+        path = self.provenance_file
+        launches = json.loads(path.read_text()) if path.exists() else []
+        path.write_text(json.dumps([*launches, provenance()], indent=2) + "\n")
 
     def move_aside(self) -> None:
         """Renames the directory, so that another run may have its name.
@@ -151,17 +176,37 @@ class RunDir:
         self.config_file.write_text(json.dumps(recorded, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """What was logged; of the records of one kind and step only the last, as a resumed run repeats some."""
+        """What was logged; of the records of one kind, step and set only the last, as a resumed run repeats some."""
         if not self.metrics_file.exists():
             return []
         records = map(json.loads, self.metrics_file.read_text().splitlines())
-        return list({(record["kind"], record["step"]): record for record in records}.values())
+        return list({key_of(record): record for record in records}.values())
 
     def log(self, **record: Any) -> None:
         """Appends one record to `metrics.jsonl`, in one write, so that several processes may do so."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record})
         with self.metrics_file.open("a") as file:
             file.write(line + "\n")
+
+
+def key_of(record: dict[str, Any]) -> tuple[str, int, str | None]:
+    """What a later record takes the place of: the record of the same kind, step and set."""
+    return record["kind"], record["step"], record.get("set")
+
+
+def best_evaluation(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record of the evaluation with the best held-out pass@1, of equals the earliest; None before the first.
+
+    The best of several is an optimistic figure of its checkpoint: the problems that chose it are not fresh any more.
+    """
+    measured = heldout_evaluations(records)
+    return max(measured, key=lambda record: (record["summary"]["pass@1"]["value"], -record["step"]), default=None)
+
+
+def heldout_evaluations(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of the evaluations on held-out problems that have a pass@1."""
+    evals = [record for record in records if record["kind"] == "eval"]
+    return [record for record in evals if record["set"] == HELDOUT and record["summary"]["pass@1"]]
 
 
 def name_of(step: int) -> str:
@@ -180,7 +225,7 @@ def new_name(config: TrainConfig) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Where this run comes from: enough to make it again, or to know why it cannot be."""
+    """Where a launch comes from: enough to make it again, or to know why it cannot be."""
     repository = Path(__file__).parents[2]
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

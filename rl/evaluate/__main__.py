@@ -1,13 +1,13 @@
-"""The evaluator's process: `python -m rl.evaluate RUN --server-url URL --policy NAME`.
+"""The evaluator's process: `python -m rl.evaluate RUN --server-url URL … --policy NAME`.
 
-It makes the evaluations that the learner asks for in the ledger, oldest first, until it is ended.
+It makes the evaluations that the ledger asks for, on held-out problems first, until it is ended.
 """
 
 import asyncio
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
-from rl.collect.client import ServerClient
+from rl.collect.servers import Servers
 from rl.core import cli
 from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator
@@ -15,37 +15,48 @@ from rl.evaluate.result import summary_json
 from rl.learner.checkpoint import read_adapter
 from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
+from rl.problems.sources import load_eval_sets
 
 LOOK_S = 0.25
 
 
-async def run_evaluator(run: RunDir, server_url: str, policy: str) -> None:
+async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config), config)
-    async with ServerClient(server_url) as client, VerifierPool(workers=1) as verifiers:
-        await client.wait_accepted(policy)
-        evaluator = Evaluator(config, client, prompter, verifiers)
+    sets = load_eval_sets(config)
+    async with Servers(server_urls) as servers, VerifierPool(workers=1, check=config.reward) as verifiers:
+        health = await servers.wait_accepted(policy)
+        for problems in sets.values():
+            prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
+        evaluator = Evaluator(config, servers, prompter, verifiers)
         while True:
-            if (step := buffer.next_evaluation()) is None:
+            if not (awaited := buffer.awaited()):
                 await asyncio.sleep(LOOK_S)
                 continue
-            adapter = read_adapter(run.checkpoints / name_of(step))
-            result = await evaluator.evaluate(policy=f"{policy}-eval", step=step, adapter=adapter)
-            result.save(run.evals / f"{name_of(step)}.json")
+            step, name = awaited[0]
+            result = await evaluator.evaluate(
+                name,
+                sets[name],
+                policy=f"{policy}-eval",
+                step=step,
+                adapter=read_adapter(run.checkpoints / name_of(step)),
+                path=run.eval_file(name, step),
+            )
             run.log(
                 kind="eval",
                 step=step,
+                set=name,
                 adapter_sha256=result.adapter_sha256,
                 summary=summary_json(result),
                 seconds=result.seconds,
             )
-            buffer.evaluated(step)
+            buffer.evaluated(step, name)
 
 
 def main(argv: list[str]) -> None:
     args = cli.process_args(argv, "rl.evaluate", "The evaluator of a run.")
-    asyncio.run(run_evaluator(RunDir(args.run), args.server_url, args.policy))
+    asyncio.run(run_evaluator(RunDir(args.run), args.server_urls, args.policy))
 
 
 if __name__ == "__main__":

@@ -1,46 +1,51 @@
-"""Evaluation of one policy on held-out problems, pinned to the bytes of its adapter."""
+"""Evaluation of one policy on one set of problems, pinned to the bytes of its adapter."""
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rewards import VerifierPool
-from rl.collect.client import ServerClient
 from rl.collect.collector import sample_group
-from rl.core.config import TrainConfig
-from rl.core.errors import PublishError
+from rl.collect.servers import Servers
+from rl.core.config import HELDOUT, TrainConfig
 from rl.core.types import Group, Problem
+from rl.evaluate.draft import Draft
 from rl.evaluate.result import EvalResult, QuestionResult, hash_problems
 from rl.problems.prompt import Prompter
-from rl.problems.sources import load_problems
 
 IN_FLIGHT = 16
 """Questions asked at once: enough to fill the server's batches, few enough to leave room for training."""
 
 
 class Evaluator:
-    """Evaluates policies of one model on one frozen set of problems.
+    """Evaluates policies of one model.
 
     Args:
-        config: says which problems, how many samples, and how they are drawn.
+        config: says how many samples are drawn, and how.
     """
 
-    def __init__(self, config: TrainConfig, client: ServerClient, prompter: Prompter, verifiers: VerifierPool) -> None:
-        self._config, self._client, self._prompter, self._verifiers = config, client, prompter, verifiers
-        self._problems = load_problems(config, "heldout")[: config.eval_problems or None]
+    def __init__(self, config: TrainConfig, servers: Servers, prompter: Prompter, verifiers: VerifierPool) -> None:
+        self._config, self._servers, self._prompter, self._verifiers = config, servers, prompter, verifiers
 
     async def evaluate(
         self,
+        set: str,
+        problems: Sequence[Problem],
         *,
         policy: str,
         step: int,
         adapter: bytes | None,
+        path: Path,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> EvalResult:
-        """Evaluates an adapter, or the base model where there is none.
+        """Evaluates an adapter, or the base model where there is none, and writes the result.
+
+        What an earlier attempt at the same `path` has answered is not asked again.
 
         Args:
+            set: the name of the problems.
             policy: a name of its own on the server, so that no later version can take its place.
             progress: called with (questions done, questions in all).
 
@@ -49,41 +54,48 @@ class Evaluator:
             PublishError: the server holds other bytes than these.
         """
         start = time.monotonic()
-        if adapter is None:
-            questions = await self._ask(None, None, progress)
-        else:
-            receipt = await self._client.put_adapter(policy, step, adapter)
-            if receipt.sha256 != (sha256 := hashlib.sha256(adapter).hexdigest()):
-                raise PublishError(f"the server holds an adapter {receipt.sha256[:12]}, not {sha256[:12]}")
-            try:
-                questions = await self._ask(policy, step, progress)
-            finally:
-                await self._client.remove(policy, step)
-        return EvalResult(
+        config = self._config
+        pinned = EvalResult(
+            set=set,
             step=step,
-            adapter_sha256=None if adapter is None else sha256,
-            model=self._config.model,
-            problems=self._config.problems,
-            problems_sha256=hash_problems(self._problems),
-            samples_per_problem=self._config.eval_samples,
-            temperature=self._config.temperature,
-            max_tokens=self._config.max_tokens,
-            questions=questions,
-            seconds=time.monotonic() - start,
+            adapter_sha256=None if adapter is None else hashlib.sha256(adapter).hexdigest(),
+            model=config.model,
+            problems=config.problems if set == HELDOUT else set,
+            problems_sha256=hash_problems(problems),
+            samples_per_problem=config.eval_samples,
+            temperature=config.temperature,
+            max_tokens=config.max_tokens,
+            questions=[],
+            seconds=0.0,
         )
+        draft = Draft(path, pinned)
+        if adapter is None:
+            questions = await self._ask(problems, draft, None, None, progress)
+        else:
+            await self._servers.put_adapter(policy, step, adapter)
+            try:
+                questions = await self._ask(problems, draft, policy, step, progress)
+            finally:
+                await self._servers.remove(policy, step)
+        return draft.finish(path, questions, time.monotonic() - start)
 
     async def _ask(
-        self, policy: str | None, version: int | None, progress: Callable[[int, int], None]
+        self,
+        problems: Sequence[Problem],
+        draft: Draft,
+        policy: str | None,
+        version: int | None,
+        progress: Callable[[int, int], None],
     ) -> list[QuestionResult]:
+        """The questions in the order of the problems."""
         room = asyncio.Semaphore(IN_FLIGHT)
         sampling = self._prompter.sampling(self._config.temperature, self._config.max_tokens)
-        done = 0
+        results = {question.problem_id: question for question in draft.answered}
 
-        async def ask(problem: Problem) -> QuestionResult:
-            nonlocal done
+        async def ask(problem: Problem) -> None:
             async with room:
                 group = await sample_group(
-                    self._client,
+                    self._servers,
                     self._verifiers,
                     self._prompter,
                     problem,
@@ -93,17 +105,25 @@ class Evaluator:
                     policy=policy,
                     policy_version=version,
                 )
-            done += 1
-            progress(done, len(self._problems))
-            return question_result(group)
+            results[problem.id] = question = question_result(group)
+            draft.add(question)
+            progress(len(results), len(problems))
 
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(ask(problem)) for problem in self._problems]
-        return [task.result() for task in asked]
+            for problem in problems:
+                if problem.id not in results:
+                    tasks.create_task(ask(problem))
+        return [results[problem.id] for problem in problems]
 
 
 def question_result(group: Group) -> QuestionResult:
     verdicts = [sample.verdict for sample in group.samples]
     return QuestionResult(
-        problem_id=group.problem.id, answers=[v.answer for v in verdicts], marks=[v.mark for v in verdicts]
+        problem_id=group.problem.id,
+        problem=group.problem.text,
+        gold=group.problem.gold,
+        completions=[sample.rollout.text for sample in group.samples],
+        answers=[v.answer for v in verdicts],
+        marks=[v.mark for v in verdicts],
+        reasons=[v.reason for v in verdicts],
     )

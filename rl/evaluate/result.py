@@ -1,6 +1,9 @@
 """The result of an evaluation: what was measured (a JSON file) and what follows from it.
 
-The file holds answers and marks; pass@k, intervals and tests are estimates, made when it is read.
+The file holds completions, answers and marks; pass@k, intervals and tests are estimates, made when it is read.
+
+    evals/step-000050.json               the held-out problems
+    evals/gsm8k@test/step-000050.json    a further set of `--eval-on` (`RunDir.eval_file`)
 """
 
 import hashlib
@@ -22,19 +25,27 @@ _MISSING = "–"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionResult:
-    """The samples of one problem. Both lists are empty where none came back.
+    """The samples of one problem: four lists, one entry a sample. They are empty where none came back.
 
-    Example: ``QuestionResult(problem_id="9f2c…", answers=["33", None], marks=[Mark.RIGHT, Mark.WRONG])``
+    Example: ``QuestionResult(problem_id="9f2c…", problem="12+7*3", gold="33", completions=[r"= \\boxed{33}", "so 33"],
+    answers=["33", None], marks=[Mark.RIGHT, Mark.WRONG], reasons=["equal as numbers", "no boxed answer"])``
     """
 
     problem_id: str
+    problem: str
+    """Its text."""
+    gold: str
+    completions: list[str]
     answers: list[str | None]
     """What each sample votes for in maj@k; None where nothing was extracted."""
     marks: list[Mark]
+    reasons: list[str]
+    """Why the verifier marked each sample so."""
 
     def __post_init__(self) -> None:
-        if len(self.answers) != len(self.marks):
-            raise ValueError(f"{self.problem_id}: {len(self.answers)} answers but {len(self.marks)} marks")
+        for name in ("completions", "answers", "reasons"):
+            if (n := len(getattr(self, name))) != len(self.marks):
+                raise ValueError(f"{self.problem_id}: {n} {name} but {len(self.marks)} marks")
 
     @property
     def verified(self) -> list[tuple[str | None, bool]]:
@@ -70,12 +81,14 @@ class QuestionResult:
 class EvalResult:
     """One policy on one problem set."""
 
+    set: str
+    """`heldout`, or a further set under its name in `--eval-on`."""
     step: int
     adapter_sha256: str | None
     """The hash of the adapter's bytes; None is the base model."""
     model: str
     problems: str
-    """The problem set's name, for people; what is compared is its hash."""
+    """Where they come from, for people; what is compared is their hash."""
     problems_sha256: str
     """`hash_problems` of the evaluated problems."""
     samples_per_problem: int
@@ -97,6 +110,7 @@ class EvalResult:
 
     def save(self, path: Path) -> None:
         """Write the JSON file; whoever reads ``path`` at any time finds the old file or the whole new one."""
+        path.parent.mkdir(exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         partial.write_bytes(msgspec.json.encode(self))
         os.replace(partial, path)
@@ -129,12 +143,22 @@ class Comparison:
 
 
 def load_all(folder: Path) -> list[EvalResult]:
-    """The evaluations of a run in the order of steps.
+    """The evaluations of a run on held-out problems, or those in the folder of a further set, in the order of steps.
 
     Raises:
         UsageError: one cannot be read.
     """
     return [EvalResult.load(path) for path in sorted(folder.glob("step-*.json"))]
+
+
+def load_sets(evals: Path) -> dict[str, list[EvalResult]]:
+    """The evaluations of a run by the name of their set, in the order of steps; the held-out problems first.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    folders = [evals, *sorted(path for path in evals.glob("*") if path.is_dir())]
+    return {results[0].set: results for folder in folders if (results := load_all(folder))}
 
 
 def hash_problems(problems: Iterable[Problem]) -> str:
@@ -200,14 +224,41 @@ def format_table(results: Mapping[str, EvalResult]) -> str:
     Raises:
         UsageError: a result cannot be compared with the base.
     """
+    return markdown(_rows(results, _common_k(results.values())))
+
+
+def format_sets(sets: Mapping[str, Mapping[str, EvalResult]]) -> str:
+    """`format_table` of each set in one table: compared is only what was measured on the same set.
+
+    Args:
+        sets: the name of each set → the name of each row → its result. One set's name is left out.
+    """
+    if len(sets) == 1:
+        return format_table(*sets.values())
+    k = _common_k(result for results in sets.values() for result in results.values())
+    tables = {name: _rows(results, k) for name, results in sets.items()}
+    head = next(iter(tables.values()))[0]
+    return markdown([["set", *head], *([name, *row] for name, rows in tables.items() for row in rows[1:])])
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is the head; all columns but those of names are aligned to the right."""
+    head, *body = rows
+    rule = ["---" if name in ("", "set", "run") else "---:" for name in head]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+
+
+def _common_k(results: Iterable[EvalResult]) -> int:
+    return min(result.samples_per_problem for result in results)
+
+
+def _rows(results: Mapping[str, EvalResult], k: int) -> list[list[str]]:
     base = next(iter(results.values()))
-    k = min(result.samples_per_problem for result in results.values())
-    head = ["", "step", "questions", "pass@1 %", f"pass@{k} %", f"maj@{k} %", "pass@1 − first", "p"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    rows = [["", "step", "questions", "pass@1 %", f"pass@{k} %", f"maj@{k} %", "pass@1 − first", "p"]]
     for name, result in results.items():
         difference = compare(base, result).pass_at_1 if result is not base else None
         rows.append([name, *_measured(result, k), percent(difference, sign="+"), p_value(difference)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return rows
 
 
 def _measured(result: EvalResult, k: int) -> list[str]:

@@ -1,12 +1,14 @@
-"""Starting a rollout server on this machine."""
+"""Starting rollout servers on this machine."""
 
 import socket
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.processes import Child
+from rl.launch.placement import WHOLE, Placement
 from rl.problems.models import resolve_model
 
 
@@ -32,8 +34,37 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
+def listen_all(port: int, servers: int) -> list[socket.socket]:
+    """A listening socket for each server.
+
+    Args:
+        port: of the first, the others take those that follow; 0 takes free ones.
+
+    Raises:
+        UsageError: a port is taken.
+    """
+    return [listen(port + i if port else 0) for i in range(servers)]
+
+
+def start_servers(
+    config: TrainConfig, listeners: Sequence[socket.socket], logs: Path, env: Mapping[str, str], placement: Placement
+) -> Iterator[Child]:
+    """A server for each listener, on the devices of the placement; each has a log of its own."""
+    for i, listener in enumerate(listeners):
+        name = "server" if len(listeners) == 1 else f"server-{i}"
+        devices = {**env, **placement.server_env(i)}
+        log = logs / f"{name}.log"
+        yield start_server(config, listener, log, devices, gpu_memory=placement.memory(i), name=name)
+
+
 def start_server(
-    config: TrainConfig, listener: socket.socket, log: Path, env: dict[str, str], *, gpu_memory: float = 0.9
+    config: TrainConfig,
+    listener: socket.socket,
+    log: Path,
+    env: Mapping[str, str],
+    *,
+    gpu_memory: float = WHOLE,
+    name: str = "server",
 ) -> Child:
     """A server of the configuration's model that answers on `listener`; it loads the model while it answers `/health`.
 
@@ -42,6 +73,7 @@ def start_server(
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
     command += ["--model", resolve_model(config), "--dtype", config.dtype]
+    command += ["--trust-remote-code"] if config.trust_remote_code else []
     command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
     command += ["--gpu-memory", str(gpu_memory)]
-    return Child("server", command, log, env, pass_fds=[listener.fileno()])
+    return Child(name, command, log, env, pass_fds=[listener.fileno()])

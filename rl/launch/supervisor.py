@@ -9,37 +9,40 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from types import FrameType
 
 from rl.buffer.ledger import Buffer
-from rl.core import rundir
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Child, Children
-from rl.core.rundir import RunDir
-from rl.evaluate.result import format_table, load_all
-from rl.launch.server import start_server, url_of
+from rl.core.rundir import RunDir, key_of
+from rl.evaluate import draft
+from rl.launch.placement import Placement
+from rl.launch.server import start_servers, url_of
+from rl.launch.stopping import Ending, ending
+from rl.learner import checkpoint
 from rl.observe.console import MetricsTail, TrainConsole
+from rl.observe.readings import Record
+from rl.observe.report import summary_lines
+from rl.observe.tracker import Tracker
 
 LOOK_S = 0.1
-SILENCE_S = 30.0
-"""Without a line for so long the user is told what the groups are: without signal no step is ever made."""
 INTERRUPTED = 130
-WHOLE_GPU, SHARED_GPU = 0.9, 0.45
-"""Share of a GPU's memory for the server: where it has one to itself, and where the learner has the rest."""
 
 
 class Supervisor:
     """The processes of one run, from their start to their end."""
 
-    def __init__(self, run: RunDir, config: TrainConfig, listener: socket.socket) -> None:
-        self._run, self._config, self._listener = run, config, listener
+    def __init__(
+        self, run: RunDir, config: TrainConfig, listeners: Sequence[socket.socket], placement: Placement
+    ) -> None:
+        self._run, self._config, self._listeners, self._placement = run, config, listeners, placement
         self._interrupts = 0
 
-    def train(self) -> int:
-        """Runs to the last step and its evaluation; returns the exit code.
+    def train(self, *, resumed: bool) -> int:
+        """Runs until there is a reason to end and the last checkpoint is evaluated; returns the exit code.
 
         Raises:
             TallyError: a process ended before its time, with its last words.
@@ -49,44 +52,60 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)
         with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
-            buffer.ask_stop(False)
+            start = buffer.rewind()
+            records = {key_of(record): record for record in run.records() if record["step"] <= start}
+            ended = ending(config, records.values())
+            if ended and self._evaluated(buffer):
+                print(f"nothing to do: {ended.reason}. {self._way_on(ended)}")
+                return 0
+            if resumed:
+                run.add_provenance()
+            buffer.ask_stop(ended is not None)
             tail = MetricsTail(run.metrics_file)
-            with TrainConsole(config.steps, done=buffer.rewind()) as console, Children() as children:
-                for line in (f"run {run.root}", *config.consequences()):
+            tracker = Tracker(run, config, self._environment())
+            with TrainConsole(config, start, list(records.values())) as console, tracker, Children() as children:
+                for line in (f"run {run.root}", *config.consequences(), str(self._placement)):
                     console.say(line)
                 console.status("starting")
                 learner = self._start(children)
-                for _ in self._watch(children, learner, tail, console):
-                    if self._interrupts > 1:
+                watched = self._watch(children, learner, tail, console)
+                for new in watched:
+                    records |= {key_of(record): record for record in new}
+                    if new and not ended:
+                        ended = ending(config, records.values())
+                    if learner.exit_code == 0 or self._interrupts > 1:
                         break
-                    if self._interrupts and not buffer.stop_asked():
+                    if (self._interrupts or (ended and ended.early)) and not buffer.stop_asked():
                         buffer.ask_stop()
-                        console.say("stopping: the learner finishes its step and saves (again: stop at once)")
-                    if learner.exit_code == 0 and (self._interrupts or buffer.next_evaluation() is None):
+                        why = f"ending: {ended.reason}" if ended else "stopping (again: stop at once)"
+                        console.say(f"{why}; the learner finishes its step and saves")
+                    if news := tracker.news():
+                        console.say(news)
+                    if console.overdue and (books := buffer.books()):
+                        console.say_overdue(books)
+                for _ in watched:
+                    if self._interrupts or self._evaluated(buffer):
                         break
-                    if learner.exit_code == 0:
-                        console.status("evaluating the last checkpoints")
-                    elif console.silent_s > SILENCE_S and (books := buffer.books()):
-                        console.say(f"no step for {SILENCE_S:.0f} s; groups so far: {books}")
+                    step, name = buffer.awaited()[0]
+                    answered = draft.answered(run.eval_file(name, step))
+                    console.status(f"evaluating {name} at step {step}: {answered} questions")
                 for record in tail.records():
                     console.show(record)
+                tracker.finish()  # while the others end
+            checkpoint.prune(run, buffer, config.keep)
         run.clear_scratch()
-        return self._interrupted() if self._interrupts else self._finished()
+        if tracker.last_words:
+            print(tracker.last_words)
+        return self._interrupted() if self._interrupts else self._finished(ended)
 
     def _start(self, children: Children) -> Child:
         """Starts all processes at once; each waits for what it needs. Returns the learner."""
         config, run = self._config, self._run
-        gpus = rundir.gpus()
-        if config.learners > max(1, len(gpus) - 1) and gpus:
-            fix = f"take --learners {max(1, len(gpus) - 1)} at the most: the server has a GPU, and each learner one"
-            raise UsageError(f"{config.learners} learners do not fit on {len(gpus)} GPUs", fix=fix)
-        server_env = self._environment() | ({"CUDA_VISIBLE_DEVICES": gpus[0]} if gpus else {})
-        learner_env = self._environment() | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus[1:] or gpus)} if gpus else {})
-        share = SHARED_GPU if len(gpus) == 1 else WHOLE_GPU
-        log = run.logs / "server.log"
-        children.add(start_server(config, self._listener, log, server_env, gpu_memory=share))
+        for server in start_servers(config, self._listeners, run.logs, self._environment(), self._placement):
+            children.add(server)
         policy = f"run-{uuid.uuid4().hex[:12]}"  # a server that outlives a launch must not know the next one's versions
-        arguments = [str(run.root), "--server-url", url_of(self._listener), "--policy", policy]
+        urls = [f"--server-url={url_of(listener)}" for listener in self._listeners]
+        arguments = [str(run.root), *urls, "--policy", policy]
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(config.learners)]
         commands = {
             "collector": ["rl.collect"],
@@ -94,25 +113,34 @@ class Supervisor:
             "learner": [*torchrun, "-m", "rl.learner"],
         }
         for name, command in commands.items():
-            env = learner_env if name == "learner" else self._environment() | {"CUDA_VISIBLE_DEVICES": ""}
+            devices = self._placement.learner_env() if name == "learner" else {"CUDA_VISIBLE_DEVICES": ""}
             whole = [sys.executable, "-m", *command, *arguments]
-            child = children.add(Child(name, whole, run.logs / f"{name}.log", env))
+            child = children.add(Child(name, whole, run.logs / f"{name}.log", self._environment() | devices))
         return child
 
-    def _watch(self, children: Children, learner: Child, tail: MetricsTail, console: TrainConsole) -> Iterator[None]:
-        """Shows new records, and yields, until the caller leaves the loop.
+    def _watch(
+        self, children: Children, learner: Child, tail: MetricsTail, console: TrainConsole
+    ) -> Iterator[list[Record]]:
+        """Shows new records, and yields them, until the caller leaves the loop.
 
         Raises:
             TallyError: a process ended before its time.
         """
         while True:
-            for record in tail.records():
+            new = list(tail.records())
+            for record in new:
                 console.show(record)
             for child in children:
                 if child.exit_code is not None and not (child is learner and child.exit_code == 0):
                     raise self._death(child)
-            yield
+            yield new
             time.sleep(LOOK_S)
+
+    def _evaluated(self, buffer: Buffer) -> bool:
+        """Whether the newest checkpoint is evaluated on every set, and what else was asked for; asks for it."""
+        if (newest := buffer.newest_commit()) is not None:
+            buffer.commit(*newest, evaluate=self._config.eval_sets)
+        return newest is not None and not buffer.awaited()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
@@ -137,25 +165,18 @@ class Supervisor:
         print(f"stopped. Go on with: {self._resume_command()}")
         return INTERRUPTED
 
-    def _finished(self) -> int:
+    def _finished(self, ended: Ending | None) -> int:
         for line in summary_lines(self._run):
             print(line)
+        if ended and ended.early:
+            still = ending(self._config, self._run.records())
+            news = "" if still else "; but the last checkpoint, evaluated since, is better"
+            print(f"ended: {ended.reason}{news}. {self._way_on(still)}")
         print(f"results in {self._run.root}; next: python -m rl.eval {self._run.root}")
         return 0
 
+    def _way_on(self, ended: Ending | None) -> str:
+        return f"Go on with: {self._resume_command()} {ended.longer if ended else ''}".rstrip()
+
     def _resume_command(self) -> str:
         return f"python -m rl.train --resume {self._run.root}"
-
-
-def summary_lines(run: RunDir) -> list[str]:
-    """What came of the run: the paired difference to the start, and where the time went."""
-    results = load_all(run.evals)
-    steps = [record for record in run.records() if record["kind"] == "step"]
-    lines = []
-    if len(results) > 1:
-        lines.append(format_table({"start": results[0], "end": results[-1]}))
-    if steps:
-        wait = sum(r["wait_s"] for r in steps) / sum(r["step_s"] for r in steps)
-        stale = max(r["staleness_max"] for r in steps)
-        lines.append(f"the learner waited {wait:.0%} of its time; staleness was {stale} steps at the most")
-    return lines

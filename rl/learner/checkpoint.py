@@ -5,8 +5,8 @@
         optimizer.pt                                       AdamW's state
         checkpoint.json                                    step, and the hash of each file; written last
 
-A checkpoint is made under another name and renamed when it is whole. What a resume needs beside these files (the
-order of problems, the learning rate) follows from the configuration and the step.
+A checkpoint is made under another name and renamed when it is whole; it goes the same way. What a resume needs beside
+these files (the order of problems, the learning rate) follows from the configuration and the step.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rl.buffer.ledger import Buffer
 from rl.core.errors import TallyError
+from rl.core.rundir import RunDir, best_evaluation, name_of
 
 if TYPE_CHECKING:  # the evaluator reads adapters, and needs no torch for it
     import torch
@@ -32,7 +34,7 @@ def save(final: Path, step: int, policy: "Policy", optimizer: "torch.optim.Optim
     """Writes the folder `final`, in place of one that was never committed."""
     import torch
 
-    draft = final.with_name(f".{final.name}.part")
+    draft = _draft_of(final)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     (draft / ADAPTER).write_bytes(policy.adapter_bytes())
@@ -42,6 +44,29 @@ def save(final: Path, step: int, policy: "Policy", optimizer: "torch.optim.Optim
     (draft / MANIFEST).write_text(json.dumps({"step": step, "sha256": files}, indent=2) + "\n")
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
+
+
+def prune(run: RunDir, buffer: Buffer, keep: int | None) -> None:
+    """Removes all checkpoints but the newest `keep`, the best on held-out problems and those that await an evaluation.
+
+    Whenever it is killed, what the ledger names is there, and the next call removes what is left. Call it only where
+    no checkpoint is being saved.
+
+    Args:
+        keep: None keeps all.
+    """
+    awaited = {step for step, _ in buffer.awaited()}  # read before the records: an evaluation is logged, then done
+    commits, best = buffer.commits(), best_evaluation(run.records())
+    if keep is None or not commits:
+        return
+    kept = {*awaited, *commits[-keep:], *([best["step"]] if best else [])}
+    for step in run.checkpoint_steps():
+        if step < commits[-1] and step not in kept:
+            folder = run.checkpoints / name_of(step)
+            buffer.forget_commit(step)
+            folder.rename(_draft_of(folder))
+    for draft in run.checkpoints.glob(_draft_of(Path("*")).name):
+        shutil.rmtree(draft)
 
 
 def load(checkpoint: Path, policy: "Policy", optimizer: "torch.optim.Optimizer") -> None:
@@ -64,6 +89,11 @@ def read_adapter(checkpoint: Path) -> bytes:
         TallyError: the file is missing, or is not what was saved.
     """
     return _checked(checkpoint, ADAPTER).read_bytes()
+
+
+def _draft_of(final: Path) -> Path:
+    """Where a checkpoint is before it is whole, and after it was given up."""
+    return final.with_name(f".{final.name}.part")
 
 
 def sha256_of(path: Path) -> str:

@@ -7,24 +7,30 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.learner.collate import MiniBatch
 from rollout_server.schema import CONFIG_KEY
 
+MICRO_TOKENS = 4096
+LOGITS_BYTES = 2**30
+"""What the float32 logits of one forward pass may take; its backward pass holds about three times that."""
+
 
 class Policy(nn.Module):
     """`forward` gives log-probabilities, so that DDP can wrap it.
 
     Args:
-        model: folder or hub name of the base.
+        model: folder of the base.
         config: its `seed` is that of the adapter's initial weights: A is random and B zero, so the policy begins as
             the base.
 
     Raises:
-        UsageError: the model cannot be loaded, or `lora_target` names modules that the model does not have.
+        UsageError: the model cannot be loaded, or not with this attention, or `lora_target` names modules that the
+            model does not have.
     """
 
     def __init__(self, model: str, config: TrainConfig, device: torch.device) -> None:
@@ -33,15 +39,22 @@ class Policy(nn.Module):
         self.dtype = base_dtype(config, device)
         self._temperature = config.temperature
         try:
-            base = AutoModelForCausalLM.from_pretrained(model, dtype=self.dtype).to(device)
-        except (OSError, ValueError) as error:
+            base = AutoModelForCausalLM.from_pretrained(
+                model,
+                dtype=self.dtype,
+                attn_implementation=None if config.attention == "auto" else config.attention,
+                trust_remote_code=config.trust_remote_code,
+            ).to(device)
+        except (OSError, ValueError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(
-                f"cannot load the model {model}: {reason}", fix="name one that transformers loads"
-            ) from None
+            fix = "take another --attention" if "ttention" in reason else "name one that transformers loads"
+            raise UsageError(f"cannot load the model {model}: {reason}", fix=fix) from None
         if config.grad_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
+        vocabulary = base.config.get_text_config().vocab_size
+        self.micro_tokens = config.micro_tokens or min(MICRO_TOKENS, LOGITS_BYTES // (4 * vocabulary))
+        """Padded tokens in one forward pass: fewer than usual where the vocabulary is large."""
         target = lora_target(config.lora_target, base)
         torch.manual_seed(config.seed)
         lora = LoraConfig(
@@ -52,16 +65,16 @@ class Policy(nn.Module):
 
     def forward(self, batch: MiniBatch) -> Tensor:
         """Log-probabilities [B, T] of the completions under the sampling distribution; padding has any value."""
-        width = batch.completion_BT.shape[1]
+        length, width = batch.tokens_BL.shape[1], batch.completion_BT.shape[1]
         autocast = self.device.type == "cuda" and self.dtype == torch.bfloat16
         with torch.autocast("cuda", torch.bfloat16) if autocast else nullcontext():
             logits_BTV = self.model(
                 input_ids=batch.tokens_BL,
                 attention_mask=batch.attention_BL,
                 position_ids=batch.positions_BL,
-                logits_to_keep=width + 1,
+                logits_to_keep=torch.arange(length - width - 1, length - 1, device=self.device),
                 use_cache=False,
-            ).logits[:, :-1]
+            ).logits
         return token_logprobs(logits_BTV, batch.completion_BT, self._temperature)
 
     def adapter_off(self) -> AbstractContextManager[None]:
@@ -92,7 +105,7 @@ class Policy(nn.Module):
         set_peft_model_state_dict(self.model, load(adapter))
 
 
-def lora_target(names: str, base: nn.Module) -> str | list[str]:
+def lora_target(names: str, base: PreTrainedModel) -> str | list[str]:
     """What peft's `target_modules` gets.
 
     Raises:
@@ -100,7 +113,9 @@ def lora_target(names: str, base: nn.Module) -> str | list[str]:
     """
     if names == "all-linear":
         return names
-    known = {name.rpartition(".")[2] for name, layer in base.named_modules() if isinstance(layer, nn.Linear)}
+    output = base.get_output_embeddings()  # the embedding's own matrix where they are tied, so never a target
+    linear = (n for n, layer in base.named_modules() if isinstance(layer, nn.Linear) and layer is not output)
+    known = {name.rpartition(".")[2] for name in linear}
     wanted = [name.strip() for name in names.split(",")]
     if unknown := [name for name in wanted if name not in known]:
         fix = f"its linear layers are {', '.join(sorted(known))}; or take all-linear"
@@ -113,8 +128,10 @@ def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, temperature: float) ->
 
     Example: logits (0, ln 3) at temperature 1 give the second token log(3/4) = −0.288.
     """
-    logits = logits_BTV.float() / temperature
-    return logits.gather(-1, tokens_BT[..., None])[..., 0] - logits.logsumexp(-1)
+    logits_NV = logits_BTV.flatten(0, 1).float()
+    if temperature != 1:
+        logits_NV = logits_NV / temperature
+    return -F.cross_entropy(logits_NV, tokens_BT.flatten(), reduction="none").view_as(tokens_BT)  # fewest copies
 
 
 def base_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:

@@ -1,11 +1,12 @@
-"""Publishing: the adapter goes to the server as a new version, and the server proves that it serves it.
+"""Publishing: the adapter goes to every server as a new version, and each server proves that it serves it.
 
-A version is accepted only when (1) the server hashed the bytes that were sent, (2) it matched every target module to a
-layer of its model and loaded them, and (3) canary completions sampled by that version have the learner's own
-log-probabilities. Until then it serves nobody else; a version that fails is withdrawn, and the run ends rather than
-train on samples of an unknown policy.
+A version is accepted only when every server (1) hashed the bytes that were sent, (2) matched every target module to a
+layer of its model and loaded them, and (3) sampled canary completions by that version which have the learner's own
+log-probabilities. Until then it serves nobody else; a version that fails is withdrawn everywhere, and the run ends
+rather than train on samples of an unknown policy.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rl.collect.client import ServerClient
+from rl.collect.servers import Servers
 from rl.core.errors import PublishError, ServerError
 from rl.learner.collate import MiniBatch, Row, pad
 from rl.learner.policy import Policy
@@ -32,7 +34,7 @@ NOISE_MARGIN = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was compared when a version was accepted, over the canary's tokens."""
+    """What was compared when a version was accepted, over the canary's tokens; of the server that is furthest off."""
 
     policy: str
     sha256: str
@@ -48,6 +50,16 @@ class Proof:
     publish_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    """What one server's canary said; the names are those of `Proof`."""
+
+    gap: float
+    noise: float
+    moved: float
+    mismatch_kl: float
+
+
 class Publisher:
     """Publishes the versions of one policy.
 
@@ -57,73 +69,81 @@ class Publisher:
     """
 
     def __init__(
-        self, client: ServerClient, policy: Policy, name: str, prompts: Sequence[list[int]], temperature: float
+        self, servers: Servers, policy: Policy, name: str, prompts: Sequence[list[int]], temperature: float
     ) -> None:
-        self._client, self._policy, self._name = client, policy, name
+        self._servers, self._policy, self._name = servers, policy, name
         self._modules = policy.adapter_modules
         self._prompts = list(prompts)
         self._sampling = Sampling(temperature=temperature, max_tokens=CANARY_TOKENS)
-        self._noise: float | None = None
+        self._noise: dict[ServerClient, float] = {}
 
     async def publish(self, version: int) -> Proof:
         """Uploads the policy's adapter as `version` and has it proved and accepted.
 
         Raises:
-            PublishError: the proof failed; the version is not served.
-            ServerError: the server is unreachable, or refused the bytes.
+            PublishError: a proof failed; the version is not served.
+            ServerError: a server is unreachable, or refused the bytes.
         """
         start = time.monotonic()
-        if self._noise is None:
-            server, _, base = await self._canary(None, None)
-            self._noise = _mean_gap(server, base)
         adapter = self._policy.adapter_bytes()
         sha256 = hashlib.sha256(adapter).hexdigest()
-        receipt = await self._client.put_adapter(self._name, version, adapter)
         try:
-            if receipt.sha256 != sha256:
-                raise self._refusal(version, f"it holds bytes with the hash {receipt.sha256[:12]}, not {sha256[:12]}")
-            if receipt.modules != self._modules:
-                raise self._refusal(version, f"it loaded {receipt.modules} of {self._modules} target modules")
-            gap, moved, mismatch_kl = await self._compare(version, self._noise)
+            checks = [self._check(client, version, adapter, sha256) for client in self._servers.clients]
+            worst = max(await asyncio.gather(*checks), key=lambda check: check.gap)
         except PublishError:
             with suppress(ServerError):  # the refusal is the news; a candidate that stays serves nobody
-                await self._client.remove(self._name, version)
+                await self._servers.remove(self._name, version)
             raise
-        await self._client.accept(self._name, version)
+        await self._servers.accept(self._name, version)
         return Proof(
             policy=self._name,
             sha256=sha256,
             modules=self._modules,
-            logprob_gap=gap,
-            noise=self._noise,
-            moved=moved,
-            mismatch_kl=mismatch_kl,
+            logprob_gap=worst.gap,
+            noise=worst.noise,
+            moved=worst.moved,
+            mismatch_kl=worst.mismatch_kl,
             publish_s=time.monotonic() - start,
         )
 
-    async def _compare(self, version: int, noise: float) -> tuple[float, float, float]:
-        """The canary of a candidate: (gap, moved, mismatch_kl).
+    async def _check(self, client: ServerClient, version: int, adapter: bytes, sha256: str) -> "_Check":
+        """Uploads a candidate to one server and compares what that serves with the policy.
 
         Raises:
-            PublishError: the server's log-probabilities are not the learner's, or are nearer to the base's.
+            PublishError: it holds other bytes, or not all of them, or its log-probabilities are not the learner's.
         """
-        server, policy, base = await self._canary(self._name, version)
+        receipt = await client.put_adapter(self._name, version, adapter)
+        if receipt.sha256 != sha256:
+            reason = f"it holds bytes with the hash {receipt.sha256[:12]}, not {sha256[:12]}"
+            raise self._refusal(client, version, reason)
+        if receipt.modules != self._modules:
+            raise self._refusal(client, version, f"it loaded {receipt.modules} of {self._modules} target modules")
+        if client not in self._noise:
+            server, _, base = await self._canary(client, None, None)
+            self._noise[client] = _mean_gap(server, base)
+        noise = self._noise[client]
+        server, policy, base = await self._canary(client, self._name, version)
         gap, moved, from_base = _mean_gap(server, policy), _mean_gap(policy, base), _mean_gap(server, base)
         tolerance = min(TOLERANCE[self._policy.dtype], NOISE_MARGIN * noise + 1e-5)
         if not gap <= tolerance:  # also when it is not a number
             looks = "it looks like the base model" if from_base < gap else "it is neither policy nor base"
-            raise self._refusal(version, f"its log-probabilities are {gap:.2g} off (allowed {tolerance:.2g}): {looks}")
+            reason = f"its log-probabilities are {gap:.2g} off (allowed {tolerance:.2g}): {looks}"
+            raise self._refusal(client, version, reason)
         if moved > NOISE_MARGIN * noise + 1e-5 and from_base < gap:
-            raise self._refusal(version, f"it is nearer to the base ({from_base:.2g}) than to the policy ({gap:.2g})")
+            reason = f"it is nearer to the base ({from_base:.2g}) than to the policy ({gap:.2g})"
+            raise self._refusal(client, version, reason)
         difference = (policy - server).double()  # k3 of 1e-7 is 5e-15, which float32 cannot tell from 0
-        return gap, moved, float((difference.expm1() - difference).mean())
+        mismatch_kl = float((difference.expm1() - difference).mean())
+        return _Check(gap=gap, noise=noise, moved=moved, mismatch_kl=mismatch_kl)
 
-    async def _canary(self, name: str | None, version: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    async def _canary(
+        self, client: ServerClient, name: str | None, version: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Has the server sample by this version; log-probabilities of those tokens by server, learner and base."""
         request = GenerateRequest(
             policy=name, policy_version=version, prompts=self._prompts, n=CANARY_SAMPLES, sampling=self._sampling
         )
-        answer = await self._client.generate(request)
+        answer = await client.generate(request)
         batch = _batch(self._prompts, answer.completions).to(self._policy.device)
         with torch.no_grad():
             policy = self._policy(batch)[batch.mask_BT]
@@ -131,9 +151,9 @@ class Publisher:
                 base = self._policy(batch)[batch.mask_BT]
         return batch.sampler_logprobs_BT[batch.mask_BT], policy, base
 
-    def _refusal(self, version: int, reason: str) -> PublishError:
-        message = f"the server does not serve version {version} of {self._name} as published: {reason}"
-        return PublishError(message, fix="see logs/server.log")
+    def _refusal(self, client: ServerClient, version: int, reason: str) -> PublishError:
+        message = f"the server at {client.url} does not serve version {version} of {self._name} as published: {reason}"
+        return PublishError(message, fix="see the server's log in logs/")
 
 
 def _batch(prompts: Sequence[list[int]], completions: Sequence[Sequence[Completion]]) -> MiniBatch:

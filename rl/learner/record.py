@@ -8,22 +8,36 @@ from rl.buffer.ledger import State, Turn
 from rl.core.types import Group
 from rl.learner.publish import Proof
 from rl.learner.step import StepStats
+from rl.problems.order import ProblemOrder
 
 
 def step_record(
-    step: int, groups: Sequence[Group], turn: Turn, stats: StepStats, proof: Proof, *, wait_s: float, step_s: float
+    step: int,
+    groups: Sequence[Group],
+    turn: Turn,
+    stats: StepStats,
+    proof: Proof,
+    order: ProblemOrder,
+    *,
+    wait_s: float,
+    step_s: float,
 ) -> dict[str, Any]:
     """One record of `metrics.jsonl`.
 
     Args:
         groups: those trained on.
         turn: those whose turn came, without signal included.
+        order: of the training problems. Every group before the last one here had its turn, as groups are trained in the
+            order of issue: so what was seen follows from that group's id.
     """
     samples = [sample for group in groups for sample in group.verified]
     rollouts = [sample.rollout for sample in samples]
     staleness = [step - 1 - rollout.policy_version for rollout in rollouts]
+    last = max(group.id for group in groups)
     return {
         "step": step,
+        "epoch": order.epoch(last),
+        "coverage": order.coverage(last),
         "reward": turn.reward,
         "reward_trained": sum(sample.verdict.reward or 0.0 for sample in samples) / len(samples),
         "no_signal": turn.states.get(State.NO_SIGNAL, 0) / sum(turn.states.values()),

@@ -82,7 +82,7 @@ class Learner:
     def _backward(self, groups: Sequence[Group]) -> tuple[float, LossSums]:
         """Accumulates the gradient of the global loss; returns the loss and its sums over all ranks."""
         rows = shard(rows_of(groups, self._config), self._rank, self._world)
-        batches = list(micro_batches(rows, self._config.micro_tokens))
+        batches = list(micro_batches(rows, self.policy.micro_tokens))
         totals = torch.zeros(1 + len(LossSums._fields), device=self.policy.device)
         for i, batch in enumerate(batches, start=1):
             with self._last_synchronizes(i == len(batches)):

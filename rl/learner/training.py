@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from rl.buffer.ledger import Buffer
-from rl.collect.client import ServerClient
+from rl.collect.servers import Servers
 from rl.core.errors import TallyError
 from rl.core.rundir import RunDir, name_of
 from rl.core.types import Group
@@ -17,6 +17,7 @@ from rl.learner.publish import Proof, Publisher
 from rl.learner.record import step_record
 from rl.learner.step import Learner
 from rl.problems.models import resolve_model
+from rl.problems.order import ProblemOrder
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
 
@@ -32,16 +33,17 @@ class Training:
     The process group must be up.
     """
 
-    def __init__(self, run: RunDir, client: ServerClient, policy_name: str) -> None:
+    def __init__(self, run: RunDir, servers: Servers, policy_name: str) -> None:
         self._run, self._config = run, run.config()
         config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
         policy = Policy(model, config, own_device())
         self._learner = Learner(policy, config)
+        self._order = ProblemOrder(load_problems(config, "train"), config.seed)
         prompter, problems = Prompter(model, config), load_problems(config, "heldout")
         canaries = [prompter.prompt_ids(problem) for problem in problems[:CANARY_PROMPTS]]
-        self._publisher = Publisher(client, policy, policy_name, canaries, config.temperature)
+        self._publisher = Publisher(servers, policy, policy_name, canaries, config.temperature)
 
     async def run(self) -> None:
         """Trains to the last step, or until the run is asked to stop."""
@@ -61,7 +63,7 @@ class Training:
             proof = await self._publish(step)
             turn = self._buffer.trained([group.id for group in groups])
             step_s = time.monotonic() - begin
-            record = step_record(step, groups, turn, stats, proof, wait_s=wait_s, step_s=step_s)
+            record = step_record(step, groups, turn, stats, proof, self._order, wait_s=wait_s, step_s=step_s)
             self._run.log(kind="step", samples=step * self._config.batch, **record)
             if step % self._config.save_every == 0 or self._evaluates(step):
                 self._save(step)
@@ -110,7 +112,8 @@ class Training:
         name = name_of(step)
         if self._buffer.newest_commit() != (step, name):  # what is committed is never written again
             checkpoint.save(self._run.checkpoints / name, step, self._learner.policy, self._learner.optimizer)
-        self._buffer.commit(step, name, evaluate=self._evaluates(step))
+        self._buffer.commit(step, name, evaluate=self._config.eval_sets if self._evaluates(step) else ())
+        checkpoint.prune(self._run, self._buffer, self._config.keep)
 
     def _evaluates(self, step: int) -> bool:
         return step % self._config.eval_every == 0 or step == self._config.steps

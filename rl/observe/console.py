@@ -1,32 +1,33 @@
-"""What a run says in the terminal: a progress bar, and one line of about eight numbers a step."""
+"""What a run says in the terminal: a progress bar, and one line of about ten numbers a step."""
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rl.core.config import TrainConfig
+from rl.observe.readings import Record, clock, eval_line, seconds_left, step_line
+from rl.observe.rules import patience_s
 
 
 class MetricsTail:
-    """The records that were appended to `metrics.jsonl` since the last look."""
+    """The records that were appended to `metrics.jsonl` since the last look.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        start: byte to begin at; None for the end of what is there now.
+    """
+
+    def __init__(self, path: Path, start: int | None = None) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._offset = start if start is not None else path.stat().st_size if path.exists() else 0
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Record]:
         if not self._path.exists():
             return
         with self._path.open() as file:
@@ -40,28 +41,37 @@ class MetricsTail:
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr that is moved by calling it with (done, of); nothing without a terminal."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 class TrainConsole:
-    """Follows the records of a run. Without a terminal the bar is left out and the lines stay."""
+    """Follows the records of a run. Without a terminal the bar is left out and the lines stay.
 
-    def __init__(self, steps: int, done: int) -> None:
+    Args:
+        done: steps that were made before.
+        past: what was logged before.
+    """
+
+    def __init__(self, config: TrainConfig, done: int, past: Sequence[Record]) -> None:
+        self._config = config
+        self._steps = [record for record in past if record["kind"] == "step" and record["step"] <= done]
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            expand=True,
+            disable=not self._console.is_interactive,
         )
-        self._task = self._progress.add_task("starting", total=steps, completed=done)
-        self._said = time.monotonic()
+        self._task = self._progress.add_task("starting", total=config.steps, completed=done, left="")
+        self._last_step = time.monotonic()
+        self._patience_s = patience_s(self._steps)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -73,46 +83,31 @@ class TrainConsole:
         self._progress.stop()
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the last line."""
-        return time.monotonic() - self._said
+    def overdue(self) -> bool:
+        """Whether the next step takes unusually long."""
+        return time.monotonic() - self._last_step > self._patience_s
 
     def say(self, text: str) -> None:
-        self._said = time.monotonic()
         self._console.print(text, markup=False)
+
+    def say_overdue(self, books: str) -> None:
+        """Says that no step was made, and why that may be; and is silent for twice as long as before."""
+        silent_s = time.monotonic() - self._last_step
+        self._patience_s = 2 * silent_s
+        self.say(f"no step for {silent_s:.0f} s; groups so far: {books}")
 
     def status(self, text: str) -> None:
         """What the run is doing, beside the bar."""
         self._progress.update(self._task, description=text)
 
-    def show(self, record: dict[str, Any]) -> None:
+    def show(self, record: Record) -> None:
+        width = self._console.width if self._console.is_terminal else None
         if record["kind"] == "step":
-            self._progress.update(self._task, description="training", completed=record["step"])
-            self.say(step_line(record, total=int(self._progress.tasks[0].total or 0)))
+            self._steps.append(record)
+            self._last_step = time.monotonic()
+            self._patience_s = patience_s(self._steps)
+            left = clock(seconds_left(self._steps, self._config) or 0)
+            self._progress.update(self._task, description="training", completed=record["step"], left=f"{left} left")
+            self.say(step_line(record, self._config.steps, width))
         elif record["kind"] == "eval":
-            self.say(eval_line(record))
-
-
-def step_line(record: dict[str, Any], total: int) -> str:
-    """Example: ``step  42/300  reward 0.61  len 18.2 (0% cut)  signal 80%  stale 3.2  …  0.31 s (wait 12%)``"""
-    wait = record["wait_s"] / record["step_s"]
-    return (
-        f"step {record['step']:>{len(str(total))}}/{total}  reward {record['reward']:.2f}  "
-        f"len {record['length']:.1f} ({record['truncated']:.0%} cut)  signal {1 - record['no_signal']:.0%}  "
-        f"stale {record['staleness_mean']:.1f}  clip {record['clipped_low'] + record['clipped_high']:.1%}  "
-        f"grad {record['grad_norm']:.2f}  mismatch_kl {record['mismatch_kl']:.0e}  "
-        f"{record['step_s']:.2f} s (wait {wait:.0%})"
-    )
-
-
-def eval_line(record: dict[str, Any]) -> str:
-    """Example: ``eval at step 100: pass@1 0.412 [0.384, 0.441]  pass@8 0.742 [0.705, 0.776]  maj@8 …``"""
-    summary: dict[str, Any] = record["summary"]
-    passes = [name for name in summary if name.startswith("pass@")]
-    majority = [name for name in summary if name.startswith("maj@")]
-    shown = [name for name in (passes[0], passes[-1], *majority) if summary[name]]
-    numbers = "  ".join(
-        f"{name} {summary[name]['value']:.3f} [{summary[name]['low']:.3f}, {summary[name]['high']:.3f}]"
-        for name in shown
-    )
-    return f"eval at step {record['step']}: {numbers}"
+            self.say(eval_line(record, width))

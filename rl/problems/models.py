@@ -1,34 +1,160 @@
-"""Where models come from."""
+"""Where models come from: the starter, a folder, the hub, or random weights in the shape of one of these.
 
+Whoever starts a run pins and fetches its model; from then on every process finds it on this machine.
+"""
+
+import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rl.core.config import STARTER, TrainConfig
 from rl.core.errors import UsageError
+from rl.problems import random_weights
 from rl.problems.starter import STARTER_MODEL
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+"""Configuration and tokenizer of a hub model."""
+WEIGHTS = "*.safetensors"
+HUB_LIMIT_S = 10.0
+
+
+def pin_model(config: TrainConfig) -> TrainConfig:
+    """The configuration with a hub model's branch or tag replaced by its commit, so that a run never changes models.
+
+    Asks the hub, or this machine's copy where the hub cannot be reached; fetches nothing.
+
+    Raises:
+        UsageError: neither a folder with a model nor a usable model of the hub.
+    """
+    if not _on_hub(config):
+        if config.random_weights == "no" or not random_weights.is_built_in(config.model):
+            _check_code(_read_config(_folder(config)), config)
+        return config
+    try:
+        info = _ask_hub(config)
+    except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
+        for commit in [config.revision] if config.revision else _commits_here(config.model):
+            if (copy := _local_copy(config.model_copy(update={"revision": commit}))) is not None:
+                return config.model_copy(update={"revision": copy.name})
+        raise _not_found(config, error) from None
+    files = [file.rfilename for file in info.siblings or []]
+    if config.random_weights == "no" and not any("/" not in name and name.endswith(".safetensors") for name in files):
+        fix = "name a model with safetensors weights, or save this one so: save_pretrained of transformers does"
+        raise UsageError(f"{config.model} has no safetensors weights on the hub", fix=fix)
+    _check_code(info.config or {}, config)
+    return config.model_copy(update={"revision": info.sha})
 
 
 def resolve_model(config: TrainConfig) -> str:
-    """The folder or hub name behind `--model`, checked to exist.
+    """The folder of the model, fetched or made first where it is not on this machine.
 
     Raises:
-        UsageError: neither a folder with a model nor a model of the hub.
+        UsageError: neither a folder with a model nor a usable model of the hub.
     """
-    model = config.model
-    if model == STARTER:
-        return str(STARTER_MODEL)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            fix = "name a folder saved by transformers' save_pretrained"
-            raise UsageError(f"the folder {model} is no model: it has no config.json", fix=fix)
+    if config.random_weights == "no":
+        folder = _folder(config)
+        _check_code(_read_config(folder), config)
         return str(folder)
-    from huggingface_hub import model_info, try_to_load_from_cache
+    scaled = config.random_weights == "scaled"
+    if random_weights.is_built_in(config.model):
+        return str(random_weights.random_model(random_weights.built_in(config.model), None, scaled=scaled))
+    folder = _folder(config)
+    return str(random_weights.random_model(_read_config(folder), folder, scaled=scaled))
+
+
+def _on_hub(config: TrainConfig) -> bool:
+    if config.random_weights != "no" and random_weights.is_built_in(config.model):
+        return False
+    return config.model != STARTER and not Path(config.model).expanduser().is_dir()
+
+
+def _folder(config: TrainConfig) -> Path:
+    if config.model == STARTER:
+        return STARTER_MODEL
+    if not _on_hub(config):
+        return Path(config.model).expanduser()
+    return _local_copy(config) or _fetch(config)
+
+
+def _local_copy(config: TrainConfig) -> Path | None:
+    """The whole snapshot of a hub model on this machine, if there is one; its name is the commit."""
+    from huggingface_hub import snapshot_download
 
     try:
-        if not isinstance(try_to_load_from_cache(model, "config.json"), str):
-            model_info(model, timeout=10)
-    except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"
-        raise UsageError(f"{model} is no folder, and the hub does not give it: {reason}", fix=fix) from None
-    return model
+        snapshot = snapshot_download(
+            config.model, revision=config.revision, allow_patterns=_wanted(config), local_files_only=True
+        )
+    except (OSError, ValueError):  # not there, in part, or no name of the hub's
+        return None
+    return Path(snapshot)
+
+
+def _commits_here(model: str) -> list[str]:
+    """Commits of a hub model that are on this machine, whole or not, the newest first."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = [commit for repo in scan_cache_dir().repos if repo.repo_id == model for commit in repo.revisions]
+    except CacheNotFound:
+        return []
+    return [commit.commit_hash for commit in sorted(found, key=lambda commit: commit.last_modified, reverse=True)]
+
+
+def _fetch(config: TrainConfig) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    try:
+        info = _ask_hub(config)
+        wanted = _wanted(config)
+        size = sum(file.size or 0 for file in info.siblings or [] if any(Path(file.rfilename).match(p) for p in wanted))
+        print(f"fetching {config.model} at {str(info.sha)[:12]} ({size / 1e9:.1f} GB)", file=sys.stderr)
+        if not sys.stderr.isatty():
+            disable_progress_bars()
+        return Path(snapshot_download(config.model, revision=info.sha, allow_patterns=wanted))
+    except Exception as error:
+        raise _not_found(config, error) from None
+
+
+def _wanted(config: TrainConfig) -> list[str]:
+    weights = [WEIGHTS] if config.random_weights == "no" else []
+    return [*SMALL_FILES, *weights, *(["*.py"] if config.trust_remote_code else [])]
+
+
+def _ask_hub(config: TrainConfig) -> "ModelInfo":
+    from huggingface_hub import model_info
+
+    return model_info(config.model, revision=config.revision, timeout=HUB_LIMIT_S, files_metadata=True)
+
+
+def _not_found(config: TrainConfig, error: Exception) -> UsageError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    at = f" at {config.revision}" if config.revision else ""
+    fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"
+    return UsageError(f"{config.model} is no folder, and the hub does not give it{at}: {reason}", fix=fix)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text()))
+    except OSError:
+        fix = "name a folder saved by transformers' save_pretrained"
+        raise UsageError(f"the folder {folder} is no model: it has no config.json", fix=fix) from None
+    except ValueError as error:
+        raise UsageError(f"{folder / 'config.json'} is not JSON: {error}", fix="save the model again") from None
+
+
+def _check_code(settings: dict[str, Any], config: TrainConfig) -> None:
+    """A model whose code transformers has not runs its own: only where the user says so."""
+    if config.trust_remote_code or "auto_map" not in settings:
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if settings.get("model_type") not in CONFIG_MAPPING_NAMES:
+        fix = "read that code; if you trust it, add --trust-remote-code"
+        raise UsageError(f"{config.model} needs Python code that comes with it", fix=fix)

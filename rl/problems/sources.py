@@ -1,94 +1,157 @@
-"""Where problems come from."""
+"""The problems of a run: what it trains on, what it holds out, and on what else it is evaluated."""
 
-import hashlib
-import json
-import random
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
 
-from rewards import check_gold
-from rl.core.config import STARTER, TrainConfig
+from rl.core.config import HELDOUT, STARTER, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.types import Problem
-from rl.problems.starter import problem_id, starter_problems
+from rl.problems.golds import gold_faults, has_own_reward, verifier_version
+from rl.problems.order import Mixture
+from rl.problems.sets import Source, find_source, parse_mixture
+from rl.problems.starter import starter_problems
+from rl.problems.stored import StoredProblems, cached_json, concatenated, stored, version_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-HELDOUT_SHARE = 0.1
-"""Of a file without a split of its own: decided for each problem by the hash of its text; adding rows moves none."""
+SHOWN = 5
+"""Examples in a message; the rest is counted."""
 
 
-def load_problems(config: TrainConfig, split: Split) -> list[Problem]:
-    """The problems of a split, in a stable order.
+def load_problems(config: TrainConfig, split: Split) -> Sequence[Problem]:
+    """The problems that `--problems` trains on (a `Mixture` where they are several sets), or those held out of them.
 
     Raises:
-        UsageError: the file cannot be read, a row lacks a field, or the split is empty.
+        UsageError: a source cannot be read, a row lacks a field, or nothing is left of a set.
     """
-    source = config.problems
-    if source == STARTER:
+    if _only_starter(config):
         return starter_problems(split)
-    problems = [p for p in _read_jsonl(Path(source).expanduser()) if _split_of(p) == split]
-    if not problems:
-        raise UsageError(f"{source} has no {split} problems", fix="add rows: one in ten is held out by its hash")
-    return problems
+    if split == "heldout":
+        return _not_empty(_heldout(config), f"{config.problems} has no heldout problems")
+    parts, weights = _training(config), [weight for weight, _ in parse_mixture(config.problems)]
+    for source, part in zip(_trained(config), parts, strict=True):
+        _not_empty(part, f"{source.name} has no train problems")
+    return parts[0] if len(parts) == 1 else Mixture(tuple(parts), tuple(weights))
 
 
-def check_golds(config: TrainConfig) -> None:
-    """Checks that the verifier can mark answers to every problem; once, by whoever starts a run.
+def load_eval_sets(config: TrainConfig) -> dict[str, Sequence[Problem]]:
+    """The sets of an evaluation by name in the order of their report: what is held out of the training problems, then
+    those of `eval_on`. Each is in the order of the problems' ids, so that the first `eval_problems` are a random part.
 
     Raises:
-        UsageError: a gold does not verify against itself.
+        UsageError: as `load_problems`.
     """
-    problems = [problem for split in SPLITS for problem in load_problems(config, split)]
-    bad = [(problem, reason) for problem in problems if (reason := check_gold(problem.gold))]
-    if bad:
-        listed = "".join(f"\n  {p.gold!r} to {p.text[:60]!r}: {reason}" for p, reason in bad[:10])
-        message = f"{config.problems}: {len(bad)} of {len(problems)} answers cannot be verified, among them{listed}"
-        raise UsageError(message, fix="correct these answers, or take the rows out")
+    sets = {HELDOUT: load_problems(config, "heldout")}
+    for name, source in _only_evaluated(config).items():
+        sets[name] = _not_empty(_usable(source, config), f"{name} has no problems")
+    return {name: problems[: config.eval_problems or None] for name, problems in sets.items()}
 
 
-def problem_order(problems: list[Problem], seed: int) -> Callable[[int], Problem]:
-    """Group id (1, 2, …) → problem: every epoch is a new permutation, and the order needs no state to be resumed.
+def check_problems(config: TrainConfig) -> list[str]:
+    """Checks problems and golds, for whoever starts a run. Returns what is left out of it, in sentences.
 
-    Example: with 3 problems, groups 1–3 are one permutation of them and groups 4–6 another.
+    Raises:
+        UsageError: as `load_problems`; or golds that cannot be verified, or training problems that are also evaluated,
+            where they are not to be dropped.
     """
-
-    @cache
-    def permutation(epoch: int) -> list[int]:
-        return random.Random(f"{seed}/{epoch}").sample(range(len(problems)), len(problems))
-
-    def problem_of(group_id: int) -> Problem:
-        epoch, place = divmod(group_id - 1, len(problems))
-        return problems[permutation(epoch)[place]]
-
-    return problem_of
+    left_out = [] if _only_starter(config) else [*_check_golds(config), *_check_duplicates(config)]
+    load_problems(config, "train")
+    load_eval_sets(config)
+    return left_out
 
 
-@cache
-def _read_jsonl(path: Path) -> list[Problem]:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        fix = "name a JSONL file with `problem` and `answer` in every row, or `starter`"
-        raise UsageError(f"cannot read --problems {path}: {error.strerror}", fix=fix) from None
-    problems: dict[str, Problem] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            text, gold = str(row["problem"]), str(row["answer"])
-        except (ValueError, KeyError, TypeError) as error:
-            what = "is not JSON" if isinstance(error, ValueError) else "has no `problem` and `answer`"
-            fix = 'write rows like {"problem": "1+1", "answer": "2"}'
-            raise UsageError(f"{path}:{number} {what}", fix=fix) from None
-        problem = Problem(id=problem_id(text), text=text, gold=gold)
-        problems.setdefault(problem.id, problem)
-    return list(problems.values())
+def _check_golds(config: TrainConfig) -> Iterator[str]:
+    if has_own_reward(config):
+        return
+    for source in [*_trained(config), *_only_evaluated(config).values()]:
+        problems, faults = stored(source), _gold_faults(source)
+        bad = problems.where(problems.has_gold_in(faults))
+        count = f"{len(bad)} of {len(problems)}"
+        if len(bad) and config.bad_golds == "refuse":
+            shown = "".join(f"\n  {p.gold!r} to {p.text[:60]!r}: {faults[p.gold]}" for p in bad[:SHOWN])
+            message = f"{source.name}: {count} golds cannot be verified, among them{shown}"
+            raise UsageError(message, fix="correct them, or leave these problems out: --bad-golds drop")
+        if len(bad):
+            yield f"{source.name}: {count} problems are left out, as their golds cannot be verified"
 
 
-def _split_of(problem: Problem) -> Split:
-    share = int.from_bytes(hashlib.sha256(problem.text.encode()).digest()[:8], "big") / 2**64
-    return "heldout" if share < HELDOUT_SHARE else "train"
+def _check_duplicates(config: TrainConfig) -> Iterator[str]:
+    for source, part in zip(_trained(config), _candidates(config), strict=True):
+        both = part.where(_evaluated(part, config))
+        count = f"{len(both)} of {len(part)}"
+        if len(both) and config.duplicates == "refuse":
+            shown = "".join(f"\n  {problem.text[:100]!r}" for problem in both[:SHOWN])
+            message = f"{source.name}: {count} training problems are also evaluated, among them{shown}"
+            raise UsageError(message, fix="leave them out of training: --duplicates drop")
+        if len(both):
+            yield f"{source.name}: {count} problems are left out of training, as they are evaluated"
+
+
+def _training(config: TrainConfig) -> list[StoredProblems]:
+    parts = _candidates(config)
+    return [part.where(~_evaluated(part, config)) for part in parts] if config.duplicates == "drop" else parts
+
+
+def _candidates(config: TrainConfig) -> list[StoredProblems]:
+    """What each set of the mixture trains on, duplicates of evaluated problems still among it; each text once."""
+    import numpy as np
+
+    seen = np.array([], np.uint64)
+    parts = []
+    for source in _trained(config):
+        part = _usable(source, config)
+        part = part.where(~part.column("heldout"))
+        part = part.where(~np.isin(part.column("id"), seen))
+        seen = np.concatenate([seen, part.column("id")])
+        parts.append(part)
+    return parts
+
+
+def _heldout(config: TrainConfig) -> StoredProblems:
+    parts = [_usable(source, config) for source in _trained(config)]
+    return concatenated([part.where(part.column("heldout")) for part in parts])
+
+
+def _evaluated(part: StoredProblems, config: TrainConfig) -> "NDArray[np.bool_]":
+    """Which of these problems are evaluated too, but for case and white space."""
+    import numpy as np
+
+    sets = [_heldout(config), *(_usable(source, config) for source in _only_evaluated(config).values())]
+    return np.isin(part.column("key"), np.concatenate([problems.column("key") for problems in sets]))
+
+
+def _usable(source: Source, config: TrainConfig) -> StoredProblems:
+    """The problems of a source, without those whose golds are to be dropped."""
+    problems = stored(source)
+    if config.bad_golds == "refuse" or has_own_reward(config):
+        return problems
+    return problems.where(~problems.has_gold_in(_gold_faults(source)))
+
+
+def _gold_faults(source: Source) -> dict[str, str]:
+    """`gold_faults` of a source, computed once: every process of a run must drop the same."""
+    version = f"{version_of(source)}/{verifier_version()}"
+    return cached_json(version, f"checking golds of {source.name}", lambda: gold_faults(stored(source).golds()))
+
+
+def _trained(config: TrainConfig) -> list[Source]:
+    return [find_source(name, config, preferred="train") for _, name in parse_mixture(config.problems)]
+
+
+def _only_evaluated(config: TrainConfig) -> dict[str, Source]:
+    return {name: find_source(name, config, preferred="test") for name in config.eval_sets if name != HELDOUT}
+
+
+def _only_starter(config: TrainConfig) -> bool:
+    """Then all is in memory, and nothing is imported to read files."""
+    return config.problems == STARTER and config.eval_sets == [HELDOUT]
+
+
+def _not_empty(problems: StoredProblems, what: str) -> StoredProblems:
+    if not len(problems):
+        raise UsageError(what, fix="add rows: of those trained on one in ten is held out, by the hash of its text")
+    return problems

@@ -1,11 +1,11 @@
 """What the server asks of an engine: vllm.py samples from a model, scripted.py says what a test told it."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from rollout_server.schema import Completion, GenerateRequest
+from rollout_server.schema import Completion, FinishReason, GenerateRequest
 
 Status = Literal["loading", "ready", "failed"]
 
@@ -27,6 +27,20 @@ class Adapter:
         return f"{self.policy}@{self.version}#{self.id}"
 
 
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that turns requests of text into tokens."""
+
+    chat_template: str | None
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int]) -> str: ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, add_generation_prompt: bool, tokenize: bool
+    ) -> Any: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """What is known of a model once it is loaded."""
@@ -37,6 +51,57 @@ class Facts:
     max_lora_rank: int
     linear_shapes: Mapping[str, tuple[int, int]]
     """(outputs, inputs) of each linear layer by its path in transformers, e.g. model.layers.0.mlp.up_proj."""
+    tokenizer: Tokenizer | None = None
+    """None for a model that comes without one: it serves tokens, and no text."""
+    seeds: bool = False
+    """Whether a request may have a seed of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextRequest:
+    """n texts after each prompt. /v1/generate has no part in this: its wire is tokens."""
+
+    prompts: list[list[int]]
+    n: int
+    max_tokens: int | None
+    """None is what the context has room for after the prompt."""
+    temperature: float
+    top_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int | None
+    stop: list[str]
+    """Texts that end a completion; they are no part of it."""
+    logprobs: int | None
+    """How many of the likeliest tokens to give beside each sampled one; None is no log-probabilities at all."""
+    prompt_logprobs: bool
+    """Give those of the prompt's tokens too."""
+    stream: bool
+    """Give each piece of a text as it comes, else each text in one piece."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    text: str
+    logprob: float | None
+    """None for the first token of a prompt."""
+    likeliest: dict[str, float]
+    """Log-probabilities of the likeliest tokens in its place, the likeliest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A piece of one completion's text."""
+
+    index: int
+    """Of the completion: prompt * n + number of the completion."""
+    text: str
+    token_count: int
+    tokens: list[Token]
+    """Empty unless log-probabilities were asked for; prompt_tokens likewise."""
+    prompt_tokens: list[Token]
+    finish_reason: FinishReason | None
+    """None while more comes."""
 
 
 class Engine(Protocol):
@@ -69,6 +134,13 @@ class Engine(Protocol):
         """Sample n completions of each prompt by one adapter: [prompts][n]. Cancel it to abort the sampling.
 
         Raises EngineError when the engine dies before it is done, ApiError when this request cannot be met.
+        """
+        ...
+
+    def stream(self, request: TextRequest, adapter: Adapter | None) -> AsyncGenerator[Piece, None]:
+        """Sample texts by one adapter, in the order in which they come. Close it to abort the sampling.
+
+        Needs the model's tokenizer. Raises as `generate`.
         """
         ...
 

@@ -9,28 +9,21 @@ import itertools
 import math
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from rollout_server.engines import Adapter, Facts, Status
+from rollout_server.engines import Adapter, Facts, Piece, Status, TextRequest
 from rollout_server.engines.vllm_load import Options, load
+from rollout_server.engines.vllm_text import pieces, sampling_params
 from rollout_server.errors import ApiError, EngineError
 from rollout_server.schema import Completion, GenerateRequest
 
 if TYPE_CHECKING:
-    from vllm import LLMEngine, RequestOutput
+    from vllm import LLMEngine, RequestOutput, SamplingParams
 
     Command = Callable[[LLMEngine], object]
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request on its way: its prompts are requests of their own to vLLM."""
-
-    done: asyncio.Future[None]
-    missing: int
-    outputs: dict[str, list[Any]] = field(default_factory=dict)
+    Outputs = asyncio.Queue[RequestOutput | Exception]
 
 
 class VllmEngine:
@@ -45,7 +38,7 @@ class VllmEngine:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._ids = itertools.count()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._pending: dict[str, _Pending] = {}
+        self._running: dict[str, Outputs] = {}
 
     @property
     def facts(self) -> Facts:
@@ -70,7 +63,6 @@ class VllmEngine:
 
     async def generate(self, request: GenerateRequest, adapter: Adapter | None) -> list[list[Completion]]:
         from vllm import SamplingParams
-        from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
@@ -83,72 +75,101 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,  # the default costs eight times the throughput
         )
+        version = adapter.version if adapter else None
+        completions: list[list[Completion]] = [[]] * len(request.prompts)
+        async with aclosing(self._sample(request.prompts, params, adapter)) as outputs:
+            async for prompt, output in outputs:
+                completions[prompt] = [_completion(completion, version) for completion in output.outputs]
+        return completions
+
+    async def stream(self, request: TextRequest, adapter: Adapter | None) -> AsyncGenerator[Piece, None]:
+        tokenizer = self.facts.tokenizer
+        assert tokenizer, "the request was made with it"
+        try:
+            async with aclosing(self._sample(request.prompts, sampling_params(request), adapter)) as outputs:
+                async for prompt, output in outputs:
+                    for piece in pieces(prompt, output, request, tokenizer):
+                        yield piece
+        except ValueError as error:
+            detail, fix = f"vLLM refuses it: {_one_line(error)}", "Change the parameter that it names."
+            raise ApiError(422, "invalid request", detail, fix=fix) from error
+
+    async def _sample(
+        self, prompts: list[list[int]], params: "SamplingParams", adapter: Adapter | None
+    ) -> "AsyncGenerator[tuple[int, RequestOutput], None]":
+        """Each prompt is a request of its own to vLLM. Gives what vLLM gives, with the prompt's index."""
+        from vllm.inputs import tokens_input
+
+        self._check_ready()
         lora = _lora_request(adapter) if adapter else None
-        prompts = {str(next(self._ids)): prompt for prompt in request.prompts}
-        pending = _Pending(done=self._future(), missing=len(prompts))
-        self._pending |= dict.fromkeys(prompts, pending)
+        indices = {str(next(self._ids)): index for index in range(len(prompts))}
+        arrived: Outputs = asyncio.Queue()
+        self._running |= dict.fromkeys(indices, arrived)
 
         def submit(engine: "LLMEngine") -> None:
-            for request_id, prompt in prompts.items():
-                engine.add_request(request_id, tokens_input(prompt), params, lora_request=lora)
+            for request_id, index in indices.items():
+                engine.add_request(request_id, tokens_input(prompts[index]), params, lora_request=lora)
 
-        self._post(submit, pending.done)
+        missing = len(prompts)
         try:
-            await self._wait(pending.done)
-        except BaseException:
-            self._commands.put(lambda engine: engine.abort_request(list(prompts)))
-            raise
+            self._post(submit, arrived.put_nowait)
+            while missing:
+                output = await arrived.get()
+                if isinstance(output, Exception):
+                    raise output
+                missing -= output.finished
+                yield indices[output.request_id], output
         finally:
-            for request_id in prompts:
-                self._pending.pop(request_id, None)
-        version = adapter.version if adapter else None
-        return [[_completion(c, version) for c in pending.outputs[request_id]] for request_id in prompts]
+            for request_id in indices:
+                self._running.pop(request_id, None)
+            if missing:
+                self._commands.put(lambda engine: engine.abort_request(list(indices)))
 
     async def load_adapter(self, adapter: Adapter) -> None:
         try:
             await self._call(lambda engine: _add_lora(engine, adapter))
-        except (ValueError, RuntimeError) as error:
-            detail = f"vLLM refuses {adapter.policy} version {adapter.version}: {_one_line(error)}"
+        except (ValueError, RuntimeError, MemoryError) as error:
+            name = f"{adapter.policy} version {adapter.version}"
+            if out_of_memory(error):
+                detail = f"there is no memory for {name}: {_one_line(error)}"
+                fix = "Start the server with a lower --gpu-memory, --keep or --max-lora-rank."
+                raise ApiError(507, "out of memory", detail, fix=fix) from error
             fix = "Adapt linear layers that vLLM supports for this model."
-            raise ApiError(422, "adapter does not fit", detail, fix=fix) from error
+            raise ApiError(422, "adapter does not fit", f"vLLM refuses {name}: {_one_line(error)}", fix=fix) from error
 
     async def remove_adapter(self, adapter: Adapter) -> None:
         await self._call(lambda engine: engine.remove_lora(adapter.id))
 
     async def _call(self, command: "Command") -> None:
         """Run a command in the engine's thread between two of its steps, and wait until it is done."""
-        done = self._future()
+        self._check_ready()
+        done: asyncio.Future[None] = self._loop.create_future()
 
         def run(engine: "LLMEngine") -> None:
             command(engine)
             self._loop.call_soon_threadsafe(_settle, done)
 
-        self._post(run, done)
-        await self._wait(done)
-
-    def _future(self) -> asyncio.Future[None]:
-        if self.status != "ready":
-            raise EngineError(self.detail or "the engine is not ready")
-        return self._loop.create_future()
-
-    def _post(self, command: "Command", done: asyncio.Future[None]) -> None:
-        """Send a command to the engine's thread; what it raises goes to the future, and not to the engine."""
-
-        def run(engine: "LLMEngine") -> None:
-            try:
-                command(engine)
-            except Exception as error:
-                self._loop.call_soon_threadsafe(_settle, done, error)
-
-        self._commands.put(run)
-
-    async def _wait(self, done: asyncio.Future[None]) -> None:
-        """Wait for a future that also fails when the engine ends."""
+        self._post(run, lambda error: _settle(done, error))
         self._waiting.add(done)
         try:
             await done
         finally:
             self._waiting.discard(done)
+
+    def _check_ready(self) -> None:
+        if self.status != "ready":
+            raise EngineError(self.detail or "the engine is not ready")
+
+    def _post(self, command: "Command", fail: Callable[[Exception], None]) -> None:
+        """Send a command to the engine's thread; what it raises goes to `fail`, and not to the engine."""
+
+        def run(engine: "LLMEngine") -> None:
+            try:
+                command(engine)
+            except Exception as error:
+                self._loop.call_soon_threadsafe(fail, error)
+
+        self._commands.put(run)
 
     def _run(self) -> None:
         """The engine's thread."""
@@ -180,20 +201,18 @@ class VllmEngine:
 
     def _on_outputs(self, outputs: list["RequestOutput"]) -> None:
         for output in outputs:
-            pending = self._pending.pop(output.request_id, None)
-            if pending is None:  # aborted meanwhile
-                continue
-            pending.outputs[output.request_id] = output.outputs
-            pending.missing -= 1
-            if not pending.missing:
-                _settle(pending.done)
+            if arrived := self._running.get(output.request_id):  # else it was aborted meanwhile
+                arrived.put_nowait(output)
 
     def _on_end(self, failure: str) -> None:
         if failure:
             what = "died" if self.status == "ready" else "could not load its model"
             self.status, self.detail = "failed", f"the engine {what}: {failure}"
+        error = EngineError(self.detail or "the engine was closed")
         for done in (self._loaded, *self._waiting):
-            _settle(done, EngineError(self.detail or "the engine was closed"))
+            _settle(done, error)
+        for arrived in self._running.values():
+            arrived.put_nowait(error)
         _settle(self._ended)
 
 
@@ -214,6 +233,13 @@ def _lora_request(adapter: Adapter) -> Any:
 def _add_lora(engine: "LLMEngine", adapter: Adapter) -> None:
     if not engine.add_lora(_lora_request(adapter)):
         raise RuntimeError("it was not loaded")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """torch says so by a type of its own on CUDA, and in words on CPU."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _completion(output: Any, version: int | None) -> Completion:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout_server.engines import Facts
+from rollout_server.engines.vllm_text import load_tokenizer
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
 
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` may be; an adapter of a rank between them is padded to the next."""
 _LORA_SLOTS = 4
 """Adapters mixed in one batch; others wait in host memory, evicted ones are read from their files again."""
@@ -19,6 +20,10 @@ _LORA_SLOTS = 4
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     model: str
+    served_name: str | None = None
+    """Of the base in the metrics; the model's own when None."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
     dtype: str = "auto"
     """Of weights and activations; auto is float32 on CPU and bfloat16 on CUDA."""
     max_lora_rank: int = 16
@@ -48,19 +53,22 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the sampler wants a C++ compiler
     from vllm import EngineArgs, LLMEngine
 
+    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     args = EngineArgs(
         model=options.model,
-        skip_tokenizer_init=True,  # the wire is tokens
+        served_model_name=options.served_name,
+        trust_remote_code=options.trust_remote_code,
+        skip_tokenizer_init=tokenizer is None,  # it has a part in requests of text alone
         seed=options.seed,
         max_model_len=-1 if options.max_model_len is None else options.max_model_len,
         max_num_seqs=options.max_num_seqs,
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",  # of the distribution that was sampled from, as the wire promises
         enable_lora=True,
-        max_lora_rank=next(rank for rank in _LORA_RANKS if rank >= options.max_lora_rank),
+        max_lora_rank=next(rank for rank in LORA_RANKS if rank >= options.max_lora_rank),
         max_loras=_LORA_SLOTS,
         max_cpu_loras=max(_LORA_SLOTS, options.keep + 1),
-        disable_log_stats=True,
+        disable_log_stats=False,  # else /metrics would have nothing to say
         **(_cuda_settings(options) if cuda else _cpu_settings(options)),
     )
     engine = LLMEngine.from_engine_args(args)
@@ -68,7 +76,9 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         vocab_size=engine.model_config.get_vocab_size(),
         max_model_len=engine.model_config.max_model_len,
         max_lora_rank=options.max_lora_rank,
-        linear_shapes=_linear_shapes(options.model),
+        linear_shapes=_linear_shapes(options),
+        tokenizer=tokenizer,
+        seeds=cuda,  # on CPU a seeded request whose prefill is chunked ends the engine
     )
     return engine, facts
 
@@ -97,13 +107,15 @@ def _check_exists(model: str) -> None:
         raise FileNotFoundError(f"there is no {path / 'config.json'}; name a model's folder or its hub name")
 
 
-def _linear_shapes(model: str) -> dict[str, tuple[int, int]]:
+def _linear_shapes(options: Options) -> dict[str, tuple[int, int]]:
     """Linear layers as transformers and peft name them (vLLM fuses some), from a model without weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        trust = {"trust_remote_code": options.trust_remote_code}
+        config = AutoConfig.from_pretrained(options.model, **trust)
+        skeleton = AutoModelForCausalLM.from_config(config, **trust)
     return {
         name: (layer.out_features, layer.in_features)
         for name, layer in skeleton.named_modules()

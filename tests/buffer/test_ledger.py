@@ -132,14 +132,31 @@ def test_stop_is_asked_and_taken_back(buffer: Buffer) -> None:
     assert not buffer.stop_asked()
 
 
-def test_evaluations_are_asked_once_and_made_in_order(buffer: Buffer) -> None:
+def test_evaluations_are_asked_once_and_the_first_set_is_made_first(buffer: Buffer) -> None:
     for step in (0, 10, 20, 20):
-        buffer.commit(step, f"step-{step}", evaluate=step != 10)
-    assert buffer.next_evaluation() == 0
-    buffer.evaluated(0)
-    assert buffer.next_evaluation() == 20
-    buffer.evaluated(20)
-    assert buffer.next_evaluation() is None
+        buffer.commit(step, f"step-{step}", evaluate=["heldout", "gsm8k@test"] if step != 10 else [])
+    assert buffer.awaited() == [(0, "heldout"), (20, "heldout"), (0, "gsm8k@test"), (20, "gsm8k@test")]
+    buffer.evaluated(0, "heldout")
+    buffer.evaluated(20, "gsm8k@test")
+    assert buffer.awaited() == [(20, "heldout"), (0, "gsm8k@test")]
+    buffer.commit(20, "step-20", evaluate=["heldout", "gsm8k@test"])
+    assert len(buffer.awaited()) == 2, "what is made is not asked again"
+
+
+def test_a_commit_may_ask_for_evaluations_later(buffer: Buffer) -> None:
+    buffer.commit(7, "step-7")
+    assert buffer.awaited() == []
+    buffer.commit(7, "step-7", evaluate=["heldout"])
+    assert buffer.awaited() == [(7, "heldout")]
+    assert buffer.commits() == [7]
+
+
+def test_a_commit_that_is_forgotten_is_gone(buffer: Buffer) -> None:
+    for step in (0, 10, 20):
+        buffer.commit(step, f"step-{step}")
+    buffer.forget_commit(10)
+    assert buffer.commits() == [0, 20]
+    assert buffer.newest_commit() == (20, "step-20")
 
 
 @settings(max_examples=25, deadline=None)

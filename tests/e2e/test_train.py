@@ -1,10 +1,12 @@
 """The main job from end to end, on real parts: vLLM, DDP, SQLite, math-verify, and real signals."""
 
 import json
+import re
 import shutil
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rl.buffer.ledger import Buffer, State
-from rl.core.metrics import EVAL_METRICS, PUBLISH_METRICS, STEP_METRICS
+from rl.core.config import TrainConfig
+from rl.core.metrics import EVAL, PUBLISH, STEP
 from rl.core.rundir import RunDir
-from rl.evaluate.result import EvalResult
+from rl.evaluate.result import EvalResult, load_sets
 from rl.learner.checkpoint import sha256_of
+from rl.problems.sources import load_problems
 from rl.problems.starter import STARTER_MODEL
 from tests.e2e.conftest import SMALL, Train, steps_of
 
@@ -41,13 +45,13 @@ def test_a_run_to_its_end(train: Start, tmp_path: Path) -> None:
     records = run.records()
     steps = [r for r in records if r["kind"] == "step"]
     assert steps_of(run) == list(range(1, 13))
-    assert all(r.keys() - {"kind", "time"} == STEP_METRICS.keys() for r in steps)
-    assert all(r.keys() - {"kind", "time"} == EVAL_METRICS.keys() for r in records if r["kind"] == "eval")
+    assert all(r.keys() - {"kind", "time"} == {m.name for m in STEP} for r in steps)
+    assert all(r.keys() - {"kind", "time"} == {m.name for m in EVAL} for r in records if r["kind"] == "eval")
     assert max(r["staleness_max"] for r in steps) <= 7
     assert all(0 <= r["mismatch_kl"] < 1e-6 for r in steps)
     proofs = [r for r in records if r["kind"] == "publish"]
     assert [r["step"] for r in proofs] == list(range(13))
-    assert all(r.keys() - {"kind", "time"} == PUBLISH_METRICS.keys() for r in proofs)
+    assert all(r.keys() - {"kind", "time"} == {m.name for m in PUBLISH} for r in proofs)
     assert all(r["logprob_gap"] < 1e-5 for r in proofs)
     assert proofs[-1]["moved"] > proofs[1]["moved"] > proofs[0]["moved"] == 0.0
     assert len({r["sha256"] for r in proofs}) == 13
@@ -64,7 +68,7 @@ def test_a_run_to_its_end(train: Start, tmp_path: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(STARTER_MODEL)
     assert PeftModel.from_pretrained(base, last).peft_config["default"].r == 16
 
-    provenance = json.loads((run.root / "provenance.json").read_text())
+    (provenance,) = json.loads((run.root / "provenance.json").read_text())
     assert provenance["packages"]["torch"].startswith("2.")
     recorded = json.loads(run.config_file.read_text())
     assert (recorded["config"]["steps"], recorded["sources"]["steps"]) == (12, "flag")
@@ -110,6 +114,64 @@ def test_ctrl_c_saves_and_resume_goes_on(train: Start, tmp_path: Path) -> None:
     assert steps_of(run) == list(range(1, stopped + 3))
     assert books(run)[State.TRAINED] == trained + 8
     assert (run.evals / f"step-{stopped + 2:06d}.json").exists()
+
+
+def problem_files(folder: Path) -> tuple[Path, Path]:
+    """Problems whose held-out part nobody can answer rightly, so that no evaluation is better than the first; and a
+    further set."""
+    own, further = folder / "own.jsonl", folder / "further.jsonl"
+    golds = {f"{a}+{b}": str(a + b) for a in range(10, 30) for b in range(10, 30)}
+
+    def write(path: Path, rows: dict[str, str]) -> None:
+        path.write_text("".join(json.dumps({"problem": text, "answer": gold}) + "\n" for text, gold in rows.items()))
+
+    write(own, golds)
+    heldout = load_problems(TrainConfig(problems=str(own)), "heldout")
+    write(own, golds | {problem.text: "1000003" for problem in heldout})
+    write(further, {"31+7": "38", "32+7": "39", "33+7": "40"})
+    return own, further
+
+
+def test_a_run_ends_early_evaluated_on_every_set_and_is_made_longer(train: Start, tmp_path: Path) -> None:
+    run, (own, further) = RunDir(tmp_path / "early"), problem_files(tmp_path)
+    flags = ["--problems", str(own), "--eval-on", str(further), "--eval-every", "2", "--prompt", "plain"]
+    flags += ["--patience", "1", "--save-every", "1", "--keep", "1", *SMALL]
+    code, out, err = train("--run-dir", str(run.root), *flags).finish()
+    assert (code, err) == (0, "")
+    last = steps_of(run)[-1]
+    why = r"no held-out pass@1 above 0\.000 in \d+ evaluations? since step 0 \(--patience 1\)"
+    assert re.search(f"^ending: {why}; the learner finishes its step and saves$", out, re.MULTILINE)
+    assert re.search(f"^ended: {why}. Go on with: .* --resume {run.root} --patience \\d+$", out, re.MULTILINE)
+
+    sets = load_sets(run.evals)
+    assert list(sets) == ["heldout", str(further)]
+    for name, results in sets.items():
+        assert {0, 2, last} <= {result.step for result in results}
+        assert len(results[0].questions) == {"heldout": 8, str(further): 3}[name]
+        assert f"| {name} | end | {last} |" in out
+    assert run.checkpoint_steps() == [0, last], "the best of equals is the first"
+
+    code, out, err = train("--resume", str(run.root)).finish()
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    assert line.startswith("nothing to do: no held-out pass@1 above 0.000")
+    assert steps_of(run)[-1] == last
+
+    code, out, err = train("--resume", str(run.root), "--patience", "99", "--steps", str(last + 1)).finish()
+    assert (code, err) == (0, "")
+    assert steps_of(run) == list(range(1, last + 2))
+    assert run.checkpoint_steps() == [0, last + 1]
+    code, out, _ = train("--resume", str(run.root)).finish()
+    assert (code, out.startswith(f"nothing to do: all {last + 1} steps are made")) == (0, True)
+
+    launches = json.loads((run.root / "provenance.json").read_text())
+    assert ["--resume" in launch["command"] for launch in launches] == [False, True], "what did nothing is no launch"
+    record = next(r for r in run.records() if (r["kind"], r["step"]) == ("step", last + 1))
+    n = len(load_problems(run.config(), "train"))
+    had_turn = range(1, 1 + round(record["epoch"] * n))
+    with closing(Buffer(run.buffer_url, capacity=256, group_size=8)) as buffer:
+        seen = {group.problem.id for group in buffer.load(had_turn)}
+    assert record["coverage"] == len(seen) / n, "counted over both launches"
 
 
 @pytest.mark.parametrize("victim", ["rollout_server", "rl.collect", "rl.learner", "rl.evaluate"])

@@ -9,10 +9,20 @@ import pytest
 
 from rewards.verdict import Mark
 from rl.core.errors import UsageError
+from rl.core.rundir import RunDir
 from rl.core.types import Problem
-from rl.evaluate.result import EvalResult, QuestionResult, compare, format_table, hash_problems, summary
+from rl.evaluate.result import (
+    EvalResult,
+    QuestionResult,
+    compare,
+    format_sets,
+    format_table,
+    hash_problems,
+    load_sets,
+    summary,
+)
 from rl.evaluate.stats import estimate_mean, paired_difference
-from tests.results import eval_result
+from tests.results import eval_result, question_result
 
 MARKS = {"r": Mark.RIGHT, "w": Mark.WRONG, "n": Mark.WRONG, "e": Mark.ERROR}
 ANSWERS = {"r": "7", "w": "8", "n": None, "e": "?"}
@@ -20,11 +30,7 @@ ANSWERS = {"r": "7", "w": "8", "n": None, "e": "?"}
 
 def question(problem_id: str, samples: str) -> QuestionResult:
     """One letter for each sample: r(ight), w(rong), n(o answer, so wrong), e(rror of the verifier)."""
-    return QuestionResult(
-        problem_id=problem_id,
-        answers=[ANSWERS[letter] for letter in samples],
-        marks=[MARKS[letter] for letter in samples],
-    )
+    return question_result(problem_id, [ANSWERS[letter] for letter in samples], [MARKS[letter] for letter in samples])
 
 
 def evaluation(*samples: str, n: int = 4, step: int = 0) -> EvalResult:
@@ -148,8 +154,12 @@ def test_the_file_gives_back_the_same_result(tmp_path: Path):
     assert EvalResult.load(path) == result
     assert msgspec.json.decode(path.read_bytes())["questions"][0] == {
         "problem_id": "q0",
+        "problem": "3+4",
+        "gold": "7",
+        "completions": [r"\boxed{7}", r"\boxed{8}", "?", r"\boxed{?}"],
         "answers": ["7", "8", None, "?"],
         "marks": ["right", "wrong", "wrong", "error"],
+        "reasons": ["right by hand", "wrong by hand", "wrong by hand", "error by hand"],
     }
 
 
@@ -181,7 +191,7 @@ def as_json(**changes: object) -> bytes:
     return msgspec.json.encode({**msgspec.to_builtins(evaluation("rw", n=2)), **changes})
 
 
-one = {"problem_id": "q0", "answers": ["7", "8"], "marks": ["right", "wrong"]}
+one = msgspec.to_builtins(question("q0", "rw"))
 
 
 @pytest.mark.parametrize(
@@ -218,3 +228,31 @@ def test_the_hash_of_problems_is_of_ids_and_golds_in_any_order():
     assert hash_problems([first, second]) != hash_problems([first, replace(second, gold="4")])
     assert hash_problems([first, second]) != hash_problems([first, replace(second, id="c")])
     assert len(hash_problems([first])) == 64
+
+
+def test_several_sets_are_one_table_and_each_is_compared_with_its_own_first_row():
+    heldout = {"start": evaluation("rwww", "rrww"), "end": evaluation("rrrr", "rrrr", step=8)}
+    further = {"start": replace(evaluation("wwww"), problems_sha256="cd" * 32), "end": evaluation("wwww", step=8)}
+    further["end"] = replace(further["end"], problems_sha256="cd" * 32)
+    head, rule, *rows = format_sets({"heldout": heldout, "gsm8k@test": further}).splitlines()
+    assert head.startswith("| set |  | step | questions |")
+    assert rule.startswith("| --- | --- | ---: |")
+    assert [row.split(" | ")[0] for row in rows] == ["| heldout", "| heldout", "| gsm8k@test", "| gsm8k@test"]
+    plain = format_table(further).splitlines()[2:]
+    assert rows[2:] == [f"| gsm8k@test {row}" for row in plain]
+    assert format_sets({"heldout": heldout}) == format_table(heldout)
+
+
+def test_sets_are_found_under_their_own_names(tmp_path: Path):
+    run = RunDir(tmp_path)
+    run.evals.mkdir()
+    names = ["data/my set.jsonl", "gsm8k@test", "heldout"]
+    for name in names:
+        for step in (8, 0):
+            replace(evaluation("rw", n=2, step=step), set=name).save(run.eval_file(name, step))
+    assert run.eval_file("heldout", 8) == run.evals / "step-000008.json"
+    assert {path.name for path in run.evals.iterdir()} >= {"gsm8k@test", "data%2Fmy%20set.jsonl"}
+    found = load_sets(run.evals)
+    assert next(iter(found)) == "heldout"
+    assert sorted(found) == names
+    assert all([result.step for result in results] == [0, 8] for results in found.values())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rl.collect.client import ServerClient
+from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
 from rl.core.errors import PublishError, ServerError
 from rl.core.processes import Children
@@ -48,25 +49,23 @@ def policy() -> Policy:
     return policy
 
 
-def against(
-    url: str, use: Callable[[ServerClient], Awaitable[object]], client: type[ServerClient] = ServerClient
-) -> None:
+def against(url: str, use: Callable[[Servers], Awaitable[object]], client: type[ServerClient] = ServerClient) -> None:
     async def run() -> None:
-        async with client(url) as opened:
-            await opened.wait_ready(120)
-            await use(opened)
+        async with Servers([url], client) as servers:
+            await servers.wait_ready(120)
+            await use(servers)
 
     asyncio.run(run())
 
 
 def test_server_and_learner_agree_on_the_newest_adapter_and_differ_from_the_base(url: str, policy: Policy) -> None:
-    async def use(client: ServerClient) -> None:
-        proof = await Publisher(client, policy, "agree", PROMPTS, CONFIG.temperature).publish(1)
+    async def use(servers: Servers) -> None:
+        proof = await Publisher(servers, policy, "agree", PROMPTS, CONFIG.temperature).publish(1)
         assert proof.logprob_gap <= 1e-4
         assert proof.moved > 0.01
         assert abs(proof.mismatch_kl) < 1e-6
         sampling = Sampling(temperature=CONFIG.temperature, max_tokens=24)
-        answer = await client.generate(GenerateRequest(policy="agree", prompts=PROMPTS, n=8, sampling=sampling))
+        answer = await servers.generate(GenerateRequest(policy="agree", prompts=PROMPTS, n=8, sampling=sampling))
         gaps, base_gaps = [], []
         for prompt, siblings in zip(PROMPTS, answer.completions, strict=True):
             for c in siblings:
@@ -92,8 +91,8 @@ def test_server_and_learner_agree_on_the_newest_adapter_and_differ_from_the_base
 def test_the_first_version_is_the_base(url: str) -> None:
     policy = Policy(str(STARTER_MODEL), CONFIG, torch.device("cpu"))
 
-    async def use(client: ServerClient) -> None:
-        proof = await Publisher(client, policy, "first", PROMPTS, CONFIG.temperature).publish(0)
+    async def use(servers: Servers) -> None:
+        proof = await Publisher(servers, policy, "first", PROMPTS, CONFIG.temperature).publish(0)
         assert proof.moved == 0.0
         assert proof.logprob_gap <= 1e-4
 
@@ -139,7 +138,8 @@ def test_a_version_that_is_not_served_as_published_is_refused(
 ) -> None:
     name = fault.__name__
 
-    async def use(client: ServerClient) -> None:
+    async def use(servers: Servers) -> None:
+        (client,) = servers.clients
         if fault is ServesAnOlderVersion:
             adapter = policy.adapter_bytes()
             with torch.no_grad():
@@ -148,7 +148,7 @@ def test_a_version_that_is_not_served_as_published_is_refused(
             await ServerClient.put_adapter(client, "older", 1, policy.adapter_bytes())
             policy.load_adapter(adapter)
         with pytest.raises(PublishError, match=reason):
-            await Publisher(client, policy, name, PROMPTS, CONFIG.temperature).publish(1)
+            await Publisher(servers, policy, name, PROMPTS, CONFIG.temperature).publish(1)
         assert not any(v.policy == name for v in (await client.policies()).versions)
         with pytest.raises(ServerError):
             await ServerClient.generate(

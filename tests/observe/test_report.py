@@ -1,17 +1,18 @@
 """The report says what the evaluations hold, no more."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rewards.verdict import Mark
+from rl.core import cli
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.core.types import Problem
-from rl.evaluate.result import EvalResult, QuestionResult
-from rl.observe.console import eval_line, step_line
-from rl.observe.report import draw, evaluations, gains_table, most_improved
-from tests.results import eval_result
+from rl.evaluate.result import EvalResult, summary_json
+from rl.observe.report import by_set, draw, evaluations, gains_table, most_improved, summary_lines
+from tests.results import eval_result, question_result
 
 PROBLEMS = [Problem(id=str(i), text=f"{i}+1", gold=str(i + 1)) for i in range(20)]
 
@@ -19,11 +20,9 @@ PROBLEMS = [Problem(id=str(i), text=f"{i}+1", gold=str(i + 1)) for i in range(20
 def evaluation(step: int, right: int, n: int = 4) -> EvalResult:
     """`right` of the problems are answered rightly every time, the others never; problem 19 always."""
     questions = [
-        QuestionResult(
-            problem_id=p.id,
-            answers=[p.gold if int(p.id) < right or p.id == "19" else None] * n,
-            marks=[Mark.RIGHT if int(p.id) < right or p.id == "19" else Mark.WRONG] * n,
-        )
+        question_result(p.id, [p.gold] * n, [Mark.RIGHT] * n, problem=p.text, gold=p.gold)
+        if int(p.id) < right or p.id == "19"
+        else question_result(p.id, [None] * n, [Mark.WRONG] * n, problem=p.text, gold=p.gold)
         for p in PROBLEMS
     ]
     return eval_result(questions, step=step, n=n)
@@ -39,49 +38,47 @@ def test_the_table_has_a_row_for_each_run_against_its_own_start() -> None:
     assert "| +0.0 [" in second
 
 
+def test_the_summary_of_a_run_has_each_set_at_the_start_the_best_and_the_end(tmp_path: Path) -> None:
+    parser = cli.Parser()
+    cli.add_config_flags(parser)
+    run = RunDir(tmp_path / "run")
+    run.create(cli.resolve(parser.parse_args(["--eval-on", "gsm8k@test"])))
+    assert summary_lines(run) == []
+    for step, right in ((0, 1), (5, 15), (10, 9)):
+        for name in ("heldout", "gsm8k@test"):
+            result = replace(evaluation(step, right if name == "heldout" else 3), set=name)
+            result.save(run.eval_file(name, step))
+            run.log(kind="eval", step=step, set=name, summary=summary_json(result))
+    *table, best = "\n".join(summary_lines(run)).splitlines()
+    rows = [row.split(" | ")[:3] for row in table[2:]]
+    assert rows == [
+        [f"| {name}", row, step]
+        for name in ("heldout", "gsm8k@test")
+        for row, step in (("start", "0"), ("best", "5"), ("end", "10"))
+    ]
+    assert best.startswith("best held-out pass@1: 0.800 at step 5; best of 3, so optimistic")
+
+
+def test_evaluations_are_grouped_by_set() -> None:
+    first, second = evaluation(0, 1), evaluation(5, 9)
+    runs = {"a": {"heldout": [first], "gsm8k@test": [second]}, "b": {"heldout": [second]}}
+    assert by_set(runs) == {"heldout": {"a": [first], "b": [second]}, "gsm8k@test": {"a": [second]}}
+
+
 def test_the_example_is_the_problem_that_gained_most() -> None:
     before, after = evaluation(0, 0), evaluation(10, 1)
-    assert most_improved([before, after], PROBLEMS) == (
+    assert most_improved([before, after]) == (
         "0+1 = 1: before –, –, –, – (0 of 4 right); after 1, 1, 1, 1 (4 of 4 right)"
     )
-    assert most_improved([after, before], PROBLEMS) == ""
+    assert most_improved([after, before]) == ""
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
-    draw({"a": [evaluation(0, 1), evaluation(5, 9)]}, tmp_path / "picture.png")
+    runs = {"a": [evaluation(0, 1), evaluation(5, 9)]}
+    draw({"heldout": runs, "gsm8k@test": runs}, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no config\.json"):
         evaluations(RunDir(tmp_path))
-
-
-def test_a_step_line_has_about_eight_numbers() -> None:
-    record = {
-        "step": 7,
-        "reward": 0.614,
-        "length": 18.24,
-        "truncated": 0.031,
-        "no_signal": 0.25,
-        "staleness_mean": 3.25,
-        "clipped_low": 0.01,
-        "clipped_high": 0.005,
-        "grad_norm": 0.5,
-        "mismatch_kl": 2e-13,
-        "step_s": 0.5,
-        "wait_s": 0.1,
-    }
-    assert step_line(record, total=200) == (
-        "step   7/200  reward 0.61  len 18.2 (3% cut)  signal 75%  stale 3.2  clip 1.5%  grad 0.50  mismatch_kl 2e-13  "
-        "0.50 s (wait 20%)"
-    )
-
-
-def test_an_eval_line_leaves_out_what_is_missing() -> None:
-    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n_questions": 9}
-    summary = {"pass@1": estimate, "pass@2": estimate, "pass@4": None, "maj@4": estimate, "error": estimate}
-    assert (
-        eval_line({"step": 3, "summary": summary})
-        == "eval at step 3: pass@1 0.500 [0.400, 0.600]  maj@4 0.500 [0.400, 0.600]"
-    )

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from rewards import Mark, Verdict, VerifierPool
-from tests.rewards.checks import obey
 
+OBEY = "tests.rewards.checks:obey"
 HOSTILE = r"\boxed{x^{17}+\sin(x)e^{x}+\ln(x^{3}+7)=y^{9}+\cos(xy)}"
 """Within the static limits; solving it against ``x=1`` takes sympy minutes."""
 
@@ -23,7 +23,7 @@ def run(use: Callable[[VerifierPool], Awaitable[Any]], **options: Any) -> Any:
     """Use a pool of `obey`, and see that no process outlives it."""
 
     async def main() -> Any:
-        async with VerifierPool(**{"check": obey, "workers": 1, "timeout": 60.0, **options}) as pool:
+        async with VerifierPool(**{"check": OBEY, "workers": 1, "timeout": 60.0, **options}) as pool:
             return await use(pool)
 
     before = set(_descendants())
@@ -59,7 +59,7 @@ def test_the_default_check_is_verify_and_outlives_a_hostile_answer() -> None:
     verdicts, hostile = run(
         lambda pool: asyncio.gather(pool.verify(texts, "33"), pool.verify([HOSTILE, r"\boxed{x=1}"], "x=1")),
         timeout=3.0,
-        check=sys.modules["rewards"].verify,
+        check="rewards:verify",
     )
     assert [verdict.reason for verdict in verdicts] == ["equal as numbers", "equal by math-verify", "no boxed answer"]
     assert [verdict.answer for verdict in verdicts] == ["33.0", "x = 33", None]
@@ -184,7 +184,7 @@ def test_leaving_the_pool_kills_running_checks_and_tells_those_who_wait(tmp_path
         return check
 
     async def main() -> None:
-        async with VerifierPool(check=obey, workers=1, timeout=60.0) as pool:
+        async with VerifierPool(check=OBEY, workers=1, timeout=60.0) as pool:
             check = await use(pool)
         assert not _descendants()
         with pytest.raises(RuntimeError, match="closed"):
@@ -197,9 +197,8 @@ def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio
 from rewards import VerifierPool
-from tests.rewards.checks import obey
 async def main():
-    async with VerifierPool(check=obey, workers=2, timeout=60.0) as pool:
+    async with VerifierPool(check="{OBEY}", workers=2, timeout=60.0) as pool:
         await asyncio.gather(pool.verify(["1"], "1"), pool.verify(["announce {tmp_path / "pid"}"], "1"))
 asyncio.run(main())
 """
@@ -213,12 +212,9 @@ asyncio.run(main())
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_check_that_cannot_be_imported_is_refused() -> None:
-    def local(completion_text: str, gold: str) -> Verdict:
-        return obey(completion_text, gold)
-
-    for check in (local, lambda text, gold: obey(text, gold)):
-        with pytest.raises(ValueError, match="top level of a module"):
+def test_a_check_that_is_no_name_is_refused() -> None:
+    for check in ("rewards", "rewards:", "rewards.verify", "my-module:check", "rewards:Verdict.reward"):
+        with pytest.raises(ValueError, match="named by module:function"):
             VerifierPool(check=check)
     with pytest.raises(ValueError, match="workers >= 1"):
         VerifierPool(workers=0)
@@ -226,10 +222,6 @@ def test_a_check_that_cannot_be_imported_is_refused() -> None:
 
 def test_a_check_whose_module_fails_in_the_worker_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    module = tmp_path / "vanishing_check.py"
-    module.write_text("def check(completion_text, gold): ...\n")
-    from vanishing_check import check
-
-    module.write_text("raise OSError('no licence file')\n")
-    with pytest.raises(RuntimeError, match="vanishing_check:check: OSError: no licence file"):
-        run(lambda pool: pool.verify([], "1"), check=check)
+    (tmp_path / "broken_check.py").write_text("raise OSError('no licence file')\n")
+    with pytest.raises(RuntimeError, match="broken_check:check: OSError: no licence file"):
+        run(lambda pool: pool.verify([], "1"), check="broken_check:check")

@@ -5,21 +5,68 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import save as save_arrays
 
-from rollout_server.engines.scripted import FACTS
+from rollout_server.app import create_app
+from rollout_server.engines.scripted import FACTS, ScriptedEngine
 from rollout_server.schema import CONFIG_KEY, HASH_HEADER
 
 
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def client_of():
+    """Makes a client of an application in this process."""
+
+    @asynccontextmanager
+    async def client_of(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            yield client
+
+    return client_of
+
+
+@pytest.fixture
+async def engine():
+    engine = ScriptedEngine()
+    await engine.start()
+    return engine
+
+
+@pytest.fixture
+def app(engine, tmp_path):
+    return create_app(engine, tmp_path, keep=3)
+
+
+@pytest.fixture
+async def client(app, client_of):
+    async with client_of(app) as client:
+        yield client
+
+
+@pytest.fixture
+def publish(client, adapter_bytes, hashed):
+    """Puts version v of a policy, with an adapter of its own, and accepts it."""
+
+    async def publish(version, policy="run", *, accept=True):
+        body = adapter_bytes(seed=version)
+        answer = await client.put(f"/v1/policies/{policy}/{version}", content=body, headers=hashed(body))
+        assert answer.status_code == 200, answer.text
+        if accept:
+            answer = await client.post(f"/v1/policies/{policy}/{version}/accept")
+            assert answer.status_code == 200, answer.text
+
+    return publish
 
 
 @pytest.fixture
@@ -43,7 +90,7 @@ def adapter_bytes(adapter_tensors):
 
     def make(seed=0, tensors=None, **config):
         config = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "up_proj"], "bias": "none"} | config
-        return save(tensors or adapter_tensors(seed), metadata={CONFIG_KEY: json.dumps(config)})
+        return save_arrays(tensors or adapter_tensors(seed), metadata={CONFIG_KEY: json.dumps(config)})
 
     return make
 
@@ -72,3 +119,40 @@ def server_process():
             listener.close()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def ready_server(server_process):
+    """Starts a server as `server_process` does, and waits until it is ready."""
+
+    @contextmanager
+    def start(*args, **options) -> Iterator[tuple[subprocess.Popen, httpx.Client]]:
+        with server_process(*args, **options) as (process, client):
+            deadline = time.monotonic() + 300
+            while client.get("/ready").status_code != 200:
+                assert process.poll() is None, "the server ended while it loaded"
+                assert time.monotonic() < deadline, "the server did not become ready in 300 s"
+                time.sleep(0.05)
+            yield process, client
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def upload_policy(hashed):
+    """Puts and accepts the adapter of a peft model as a version of a policy."""
+
+    def upload(client, model, policy, number):
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save
+
+        config = model.peft_config["default"].to_dict()
+        config["target_modules"] = sorted(config["target_modules"])
+        body = save(get_peft_model_state_dict(model), metadata={CONFIG_KEY: json.dumps(config)})
+        answer = client.put(f"/v1/policies/{policy}/{number}", content=body, headers=hashed(body))
+        assert answer.status_code == 200, answer.text
+        answer = client.post(f"/v1/policies/{policy}/{number}/accept")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return upload

@@ -1,9 +1,7 @@
 """What the server promises on the wire, with an engine that does as it is told."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
-import httpx
 import numpy as np
 import pytest
 
@@ -12,40 +10,6 @@ from rollout_server.engines.scripted import FACTS, ScriptedEngine
 from rollout_server.schema import HASH_HEADER, ErrorBody, GenerateResponse, Health, Policies
 
 pytestmark = pytest.mark.anyio
-
-
-@asynccontextmanager
-async def client_of(engine, folder, **options):
-    transport = httpx.ASGITransport(create_app(engine, folder, **options))
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-        yield client
-
-
-@pytest.fixture
-async def engine():
-    engine = ScriptedEngine()
-    await engine.start()
-    return engine
-
-
-@pytest.fixture
-async def client(engine, tmp_path):
-    async with client_of(engine, tmp_path, keep=3) as client:
-        yield client
-
-
-@pytest.fixture
-def publish(client, adapter_bytes, hashed):
-    """Puts and accepts version v of a policy, with an adapter of its own."""
-
-    async def publish(version, policy="run"):
-        body = adapter_bytes(seed=version)
-        answer = await client.put(f"/v1/policies/{policy}/{version}", content=body, headers=hashed(body))
-        assert answer.status_code == 200, answer.text
-        answer = await client.post(f"/v1/policies/{policy}/{version}/accept")
-        assert answer.status_code == 200, answer.text
-
-    return publish
 
 
 async def generate(client, **request):
@@ -81,10 +45,10 @@ async def test_base_model_gives_n_completions_of_each_prompt(client):
         assert completion.policy_version is None
 
 
-async def test_completion_that_ends_by_itself_says_stop(tmp_path):
+async def test_completion_that_ends_by_itself_says_stop(client_of, tmp_path):
     engine = ScriptedEngine(lambda prompt, adapter, index: [7, 8, 9])
     await engine.start()
-    async with client_of(engine, tmp_path) as client:
+    async with client_of(create_app(engine, tmp_path)) as client:
         for max_tokens, tokens, reason in [(2, [7, 8], "length"), (3, [7, 8, 9], "stop"), (4, [7, 8, 9], "stop")]:
             answer = await generate(client, sampling={"max_tokens": max_tokens})
             [[completion]] = GenerateResponse.model_validate(answer.json()).completions
@@ -318,6 +282,22 @@ async def test_body_larger_than_any_adapter_is_refused(client, hashed):
     refusal(await client.put("/v1/policies/run/1", content=body, headers=hashed(body)), 413, "larger than")
 
 
+async def test_client_that_leaves_in_an_upload_is_no_defect(app):
+    headers = [(HASH_HEADER.lower().encode(), b"0" * 64)]
+    scope = {"type": "http", "method": "PUT", "path": "/v1/policies/run/1", "headers": headers, "query_string": b""}
+    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"half", "more_body": True}]
+    sent = []
+
+    async def receive():
+        return messages.pop()
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 499
+
+
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
@@ -350,12 +330,16 @@ async def test_body_that_is_no_json(client):
 
 
 async def test_unknown_path(client):
-    refusal(await client.get("/v1/completions"), 404, "/v1/completions")
+    refusal(await client.get("/v1/nowhere"), 404, "no such path", "/v1/nowhere")
 
 
-async def test_loading_server_says_so(tmp_path):
+async def test_wrong_method(client):
+    refusal(await client.get("/v1/generate"), 405, "no such method", "GET /v1/generate")
+
+
+async def test_loading_server_says_so(client_of, tmp_path):
     engine = ScriptedEngine()
-    async with client_of(engine, tmp_path) as client:
+    async with client_of(create_app(engine, tmp_path)) as client:
         health, ready = await client.get("/health"), await client.get("/ready")
         assert (health.status_code, ready.status_code) == (200, 503)
         assert Health.model_validate(ready.json()).status == "loading"

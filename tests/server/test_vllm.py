@@ -1,14 +1,15 @@
 """The policy that is served is the learner's: vLLM's log-probabilities against those of transformers and peft."""
 
-import json
 import subprocess
 import threading
 import time
+from functools import partial
 
 import httpx
 import pytest
 
-from rollout_server.schema import CONFIG_KEY, GenerateResponse, Health
+from rollout_server.engines.vllm import out_of_memory
+from rollout_server.schema import GenerateResponse, Health
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -70,15 +71,10 @@ def version(learner):
 
 
 @pytest.fixture(scope="module")
-def server(base, server_process):
+def server(base, ready_server):
     """A server of the base that keeps two versions of each policy: process and client."""
-    with server_process("--model", str(base[0]), "--keep", "2", "--cpu-cache", "0.1") as (process, client):
-        deadline = time.monotonic() + 300
-        while client.get("/ready").status_code != 200:
-            assert process.poll() is None, "the server ended while it loaded"
-            assert time.monotonic() < deadline, "the server did not become ready in 300 s"
-            time.sleep(0.2)
-        yield process, client
+    with ready_server("--model", str(base[0]), "--keep", "2", "--cpu-cache", "0.1") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +83,9 @@ def client(server):
 
 
 @pytest.fixture(scope="module")
-def upload(client, learner, hashed):
+def upload(client, learner, upload_policy):
     """Puts and accepts the learner's present adapter as a version of a policy."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save
-
-    def upload(policy, number):
-        config = learner.peft_config["default"].to_dict()
-        config["target_modules"] = sorted(config["target_modules"])
-        body = save(get_peft_model_state_dict(learner), metadata={CONFIG_KEY: json.dumps(config)})
-        answer = client.put(f"/v1/policies/{policy}/{number}", content=body, headers=hashed(body))
-        assert answer.status_code == 200, answer.text
-        answer = client.post(f"/v1/policies/{policy}/{number}/accept")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    return upload
+    return partial(upload_policy, client, learner)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +129,12 @@ def pairs(groups):
 def test_health_names_model_and_engine(client, base):
     health = Health.model_validate(client.get("/health").json())
     assert (health.status, health.engine, health.model) == ("ready", "vllm", str(base[0]))
+
+
+def test_model_without_tokenizer_serves_no_text(client, base):
+    answer = client.post("/v1/completions", json={"model": base[0].name, "prompt": "1+1="})
+    assert answer.status_code == 400
+    assert "no tokenizer" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -255,6 +244,16 @@ def test_client_that_goes_away_frees_its_version(client, publish):
     client.delete("/v1/policies/gone/1")
     assert generate(client, n=1)
     assert client.get("/ready").status_code == 200
+
+
+def test_memory_that_is_not_there_is_no_fault_of_the_adapter():
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(caught.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not out_of_memory(RuntimeError("No free adapter slots."))
 
 
 def test_model_that_vllm_cannot_load_is_a_sentence_and_exit_3(tmp_path, server_process):

@@ -1,0 +1,242 @@
+"""Completions of a run with their verdicts: what to show of the ledger or of evaluations, and how."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from rewards.verdict import Mark
+from rl.buffer.history import Entry, History, Order
+from rl.core.errors import UsageError
+from rl.core.rundir import RunDir, step_of
+from rl.core.types import Problem, Sample
+from rl.evaluate.result import EvalResult, QuestionResult
+
+STYLES = {Mark.RIGHT: "green", Mark.WRONG: "red", Mark.ERROR: "yellow"}
+LINES, COLUMNS = 6, 600
+"""Of a completion, where the terminal shows less than all of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """A completion and what was said of it."""
+
+    mark: Mark
+    reason: str
+    answer: str | None
+    note: str
+    """What else is known: who sampled it, and whether it was cut."""
+    text: str
+
+    @property
+    def verdict(self) -> str:
+        answer = "no answer" if self.answer is None else f"answer {self.answer}" if self.answer else "empty answer"
+        return ", ".join(filter(None, (self.reason, answer, self.note)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """A problem with completions, under a title that says where they come from."""
+
+    title: str
+    problem: Problem
+    lines: list[Line]
+
+    @property
+    def counted(self) -> list[tuple[Line, str]]:
+        """Each different line with how often it is there: empty for once, else like ``×3``."""
+        return [(line, f"×{n}" if n > 1 else "") for line, n in Counter(self.lines).items()]
+
+
+# ---- what to show
+
+
+def of_training(
+    run: RunDir, *, step: int | None, problem: str, mark: Mark | None, order: Order, limit: int
+) -> list[Card]:
+    """Groups from the ledger; only as many are kept in memory as are shown.
+
+    Args:
+        problem: the beginning of its id, or a part of its text; empty for any.
+        mark: show only completions with it.
+
+    Raises:
+        UsageError: there is no ledger, or nothing is as asked.
+    """
+    with closing(History(run.buffer_url)) as history:
+        entries = history.entries(step=step, problem=lambda own: _is(own, problem), order=order)
+        return _found((_of_group(entry, mark) for entry in entries), limit, "sampled group")
+
+
+def of_evaluation(
+    run: RunDir, *, set: str, step: int | None, problem: str, mark: Mark | None, order: Order, limit: int
+) -> list[Card]:
+    """Questions of one evaluation, the newest where `step` is None.
+
+    Raises:
+        UsageError: there is no such evaluation, or nothing is as asked.
+    """
+    result = _evaluation(run, set, step)
+    questions = [question for question in result.questions if _is(_problem(question), problem)]
+    if order in ("best", "worst"):
+        questions = [question for question in questions if question.verified]
+        questions.sort(key=_right_share, reverse=order == "best")
+    cards = (_of_question(question, result, mark) for question in questions)
+    return _found(cards, limit, "evaluated question")
+
+
+def changed(
+    run: RunDir, *, set: str, step: int | None, problem: str, mark: Mark | None, limit: int
+) -> tuple[str, list[Card]]:
+    """(a summary, the questions) that most samples answer rightly at the first evaluation and not in a later one, and
+    the reverse; those whose share of right samples changed most come first.
+
+    Raises:
+        UsageError: there are no two evaluations, or nothing changed.
+    """
+    first, last = _evaluation(run, set, min(_steps(run, set), default=None)), _evaluation(run, set, step)
+    if first.step == last.step:
+        raise UsageError(f"{run.root} has only one evaluation of {set} to compare", fix="wait for the next one")
+    later = {question.problem_id: question for question in last.questions}
+    pairs = [(old, later[old.problem_id]) for old in first.questions if old.problem_id in later]
+    pairs = [pair for pair in pairs if _is(_problem(pair[0]), problem) and all(q.verified for q in pair)]
+    pairs.sort(key=lambda pair: _right_share(pair[1]) - _right_share(pair[0]))
+    lost = [pair for pair in pairs if _right_share(pair[0]) > 0.5 >= _right_share(pair[1])]
+    gained = [pair for pair in reversed(pairs) if _right_share(pair[0]) <= 0.5 < _right_share(pair[1])]
+    summary = (
+        f"{len(pairs)} questions; right at step {first.step} and wrong at step {last.step}: {len(lost)}; "
+        f"the reverse: {len(gained)} (right is more than half of the samples; some of it is chance: see rl.eval)"
+    )
+    shown = [*lost[:limit], *gained[:limit]]
+    return summary, [_of_question(q, r, mark) for pair in shown for q, r in zip(pair, (first, last), strict=True)]
+
+
+def _steps(run: RunDir, set: str) -> list[int]:
+    return [step_of(path) for path in sorted(run.eval_file(set, 0).parent.glob("step-*.json"))]
+
+
+def _evaluation(run: RunDir, set: str, step: int | None) -> EvalResult:
+    known = _steps(run, set)
+    wanted = known[-1] if step is None and known else step
+    if wanted not in known or wanted is None:
+        what = f"evaluation of {set}" + (f" at step {step}" if step is not None else "")
+        there = f"it has those of steps {', '.join(map(str, known))}" if known else "its evals/ holds what there is"
+        raise UsageError(f"{run.root} has no {what}", fix=there)
+    return EvalResult.load(run.eval_file(set, wanted))
+
+
+def _is(problem: Problem, wanted: str) -> bool:
+    return problem.id.startswith(wanted) or wanted.casefold() in problem.text.casefold()
+
+
+def _problem(question: QuestionResult) -> Problem:
+    return Problem(id=question.problem_id, text=question.problem, gold=question.gold)
+
+
+def _right_share(question: QuestionResult) -> float:
+    return question.pass_at(1) or 0.0
+
+
+def _found(cards: Iterator[Card], limit: int, what: str) -> list[Card]:
+    found = list(islice((card for card in cards if card.lines), limit))
+    if not found:
+        raise UsageError(f"no {what} is as you asked", fix="leave out one of --step, --problem, --mark")
+    return found
+
+
+def _of_group(entry: Entry, mark: Mark | None) -> Card:
+    group = entry.group
+    lines = [
+        Line(
+            mark=sample.verdict.mark,
+            reason=sample.verdict.reason,
+            answer=sample.verdict.answer,
+            note=_note(sample),
+            text=sample.rollout.text,
+        )
+        for sample in group.samples
+        if mark in (None, sample.verdict.mark)
+    ]
+    reward = "not verified" if entry.mean_reward is None else f"mean reward {entry.mean_reward:.2f}"
+    state = f"{entry.state.value}" + (f" in step {entry.step}" if entry.step is not None else "")
+    return Card(title=f"group {group.id}, {state}, {reward}", problem=group.problem, lines=lines)
+
+
+def _note(sample: Sample) -> str:
+    cut = ", cut" if sample.rollout.finish_reason == "length" else ""
+    paid = f", reward {sample.verdict.paid:g}" if sample.verdict.paid is not None else ""
+    return f"version {sample.rollout.policy_version}, {len(sample.rollout.token_ids)} tokens{cut}{paid}"
+
+
+def _of_question(question: QuestionResult, result: EvalResult, mark: Mark | None) -> Card:
+    columns = zip(question.marks, question.reasons, question.answers, question.completions, strict=True)
+    lines = [
+        Line(mark=own, reason=reason, answer=answer, note="", text=text)
+        for own, reason, answer, text in columns
+        if mark in (None, own)
+    ]
+    right = question.marks.count(Mark.RIGHT)
+    title = f"{result.set} at step {result.step}, {right} of {len(question.marks)} right"
+    return Card(title=title, problem=_problem(question), lines=lines)
+
+
+# ---- how it is shown
+
+
+def printable(text: str) -> str:
+    """The text with what could move a cursor, hide, or turn the direction of other text made visible: ``\\x1b[2J``."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def to_terminal(cards: Sequence[Card], *, full: bool) -> None:
+    """Prints cards; of long completions only the beginning and the end unless `full`."""
+    console = Console(highlight=False, markup=False)
+    shorten: Callable[[str], str] = str if full else _shortened
+    for card in cards:
+        console.print(Text(card.title, style="bold"))
+        console.print(Text(shorten(printable(card.problem.text))))
+        console.print(
+            Text(f"gold {shorten(printable(card.problem.gold))}; id {printable(card.problem.id)}", style="dim")
+        )
+        for line, times in card.counted:
+            verdict = (f"  {shorten(printable(line.verdict))}", "dim")
+            console.print(Text.assemble((f"  {line.mark.value:5}{times:>3}", STYLES[line.mark]), verdict))
+            text = Text(shorten(printable(line.text)))
+            for row in text.wrap(console, max(20, console.width - 12)):
+                console.print(Text(12 * " ").append_text(row), soft_wrap=True)
+        console.print()
+
+
+def _shortened(text: str) -> str:
+    lines = text.split("\n")
+    if len(lines) > LINES:
+        left_out = len(lines) - LINES
+        lines = [*lines[: LINES // 2], f"… {left_out} lines …", *lines[-LINES // 2 :]]
+    text = "\n".join(lines)
+    if len(text) > COLUMNS:
+        left_out = len(text) - COLUMNS
+        text = f"{text[: COLUMNS // 2]} … {left_out} characters … {text[-COLUMNS // 2 :]}"
+    return text
+
+
+def to_html(cards: Sequence[Card], path: Path, *, title: str, summary: str) -> None:
+    """Writes one self-contained page. What the model wrote is text in it, whatever it looks like.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["printable"] = printable
+    page = environment.get_template("show.html").render(cards=cards, title=title, summary=summary)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", fix="name a file that you may write") from None

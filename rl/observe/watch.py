@@ -1,0 +1,246 @@
+"""The view of a run: where it is, how its numbers went, its newest evaluations, and what looks wrong, in words."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rl.core.config import HELDOUT, TrainConfig
+from rl.core.errors import UsageError
+from rl.core.rundir import RunDir
+from rl.observe.console import MetricsTail
+from rl.observe.readings import READINGS, RECENT, Record, clock, headline, seconds_left
+from rl.observe.rules import concerns
+
+REFRESH_S = 1.0
+EVALUATIONS = 3
+"""Shown of each set: the first, and the newest."""
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+WhyEnded = Callable[[TrainConfig, list[Record]], str | None]
+"""Says from a run's configuration and records why it is at its end; None where it is not."""
+
+
+# ---- what is known of a run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A run at one moment."""
+
+    config: TrainConfig
+    running: bool
+    """Whether a supervisor on this machine holds it."""
+    steps: list[Record]
+    """In order, without those that a resume has not made again."""
+    evals: dict[str, list[Record]]
+    """By set, the held-out problems first; each in the order of steps."""
+    groups: dict[str, int]
+    """How many are in each state."""
+    quiet_s: float | None
+    """Since the newest record; None before the first."""
+    ended: str | None
+    """Why it is at its end, if it is."""
+
+    @property
+    def step(self) -> int:
+        return int(self.steps[-1]["step"]) if self.steps else 0
+
+
+class Watched:
+    """A run directory that is looked at again and again; only what was added is read.
+
+    Raises:
+        UsageError: it is no run.
+    """
+
+    def __init__(self, run: RunDir, why_ended: WhyEnded) -> None:
+        run.config()
+        self._run, self._why_ended = run, why_ended
+        self._tail = MetricsTail(run.metrics_file, start=0)
+        self._steps: dict[int, Record] = {}
+        self._evals: dict[tuple[str, int], Record] = {}
+        self._newest: Record | None = None
+
+    def look(self) -> Look:
+        for record in self._tail.records():
+            self._newest = record
+            if record["kind"] == "step":
+                while self._steps and next(reversed(self._steps)) >= record["step"]:  # a resume went back to before it
+                    self._steps.popitem()
+                self._steps[record["step"]] = record
+            elif record["kind"] == "eval":
+                self._evals[record["set"], record["step"]] = record
+        config, steps = self._run.config(), list(self._steps.values())
+        sets = sorted({name for name, _ in self._evals}, key=lambda name: (name != HELDOUT, name))
+        return Look(
+            config=config,
+            running=in_progress(self._run),
+            steps=steps,
+            evals={name: [r for (s, _), r in sorted(self._evals.items()) if s == name] for name in sets},
+            groups=_groups(self._run),
+            quiet_s=_since(self._newest["time"]) if self._newest else None,
+            ended=self._why_ended(config, [*steps, *self._evals.values()]),
+        )
+
+    def looks(self) -> Iterator[Look]:
+        """One look after the other until the run is over, its end included."""
+        while (look := self.look()).running:
+            yield look
+            time.sleep(REFRESH_S)
+        yield look
+
+
+def in_progress(run: RunDir) -> bool:
+    """Whether a process of this machine holds the run: looked up, as trying the lock could turn a resume away."""
+    try:
+        inode = (run.root / "run.lock").stat().st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    return any(" FLOCK " in line and f":{inode} " in line for line in locks.splitlines())
+
+
+def _groups(run: RunDir) -> dict[str, int]:
+    from rl.buffer.history import History  # SQLAlchemy: `--explain` does not wait for it
+
+    try:
+        history = History(run.buffer_url)
+    except UsageError:
+        return {}
+    try:
+        return {state.value: n for state, n in history.counts().items() if n}
+    finally:
+        history.close()
+
+
+def _since(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+# ---- how it is shown
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The course of a number in `width` characters or fewer: the means of equal stretches, from least to most.
+
+    Example: ``sparkline([1, 2, 3, 3], width=2)`` is ``▁█``
+    """
+    n = min(width, len(values))
+    edges = [i * len(values) // n for i in range(n + 1)] if n else []
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    if low == high:
+        return BLOCKS[0] * n
+    return "".join(BLOCKS[round((mean - low) / (high - low) * (len(BLOCKS) - 1))] for mean in means)
+
+
+def view(run: RunDir, look: Look, width: int) -> RenderableType:
+    """All that there is to see, for a terminal of that width."""
+    return Group(*_parts(run, look, width))
+
+
+def _parts(run: RunDir, look: Look, width: int) -> Iterator[RenderableType]:
+    config = look.config
+    yield Text(str(run.root), style="bold")
+    yield Text(_standing(look))
+    settings = f"{config.model} on {config.problems}, buffer {config.buffer}, batch {config.batch}, "
+    yield Text(settings + f"group {config.group_size}, lr {config.lr:g}, lora rank {config.lora_rank}", style="dim")
+    progress = Table.grid(padding=(0, 2), expand=True)
+    progress.add_column(no_wrap=True)
+    progress.add_column(ratio=1)
+    progress.add_column(no_wrap=True)
+    spent = sum(r["step_s"] for r in look.steps)
+    left = seconds_left(look.steps, config)
+    times = f"{clock(spent)} trained" + (f", {clock(left)} left" if look.running and left else "")
+    progress.add_row(f"step {look.step}/{config.steps}", ProgressBar(config.steps, look.step), times)
+    yield progress
+    if look.steps:
+        yield Text(_coverage(look.steps[-1]), style="dim")
+        for concern in concerns(look.steps, quiet_s=look.quiet_s if look.running else None):
+            yield Text(f"! {concern}", style="bold yellow")
+        yield ""
+        yield _curves(look.steps, width)
+    if look.evals:
+        yield ""
+        yield _evaluations(look.evals)
+    if look.groups:
+        yield ""
+        yield Text("groups  " + ", ".join(f"{n} {state}" for state, n in look.groups.items()))
+
+
+def _standing(look: Look) -> str:
+    if look.running:
+        return "running" if look.steps else "starting"
+    if look.ended:
+        return f"ended: {look.ended}"
+    ago = f", {clock(look.quiet_s)} ago" if look.quiet_s is not None else ""
+    return f"not running on this machine; last seen at step {look.step}{ago}"
+
+
+def _coverage(record: Record) -> str:
+    return f"{record['epoch']:.3g} passes over the problems, {record['coverage']:.1%} of them seen"
+
+
+def _curves(steps: Sequence[Record], width: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("")
+    table.add_column("now", justify="right")
+    table.add_column(f"last {min(RECENT, len(steps))}", justify="right")
+    table.add_column("least", justify="right")
+    table.add_column("most", justify="right")
+    table.add_column(f"steps {steps[0]['step']} to {steps[-1]['step']}", no_wrap=True)
+    for reading in READINGS:
+        values = [reading.value(record) for record in steps]
+        recent = values[-RECENT:]
+        numbers = (values[-1], sum(recent) / len(recent), min(values), max(values))
+        table.add_row(reading.label, *map(reading.form.format, numbers), sparkline(values, max(10, width - 48)))
+    return table
+
+
+def _evaluations(evals: dict[str, list[Record]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    names = list(headline(next(iter(evals.values()))[-1]["summary"]))
+    for head in ("evaluated", "step", *names):
+        table.add_column(head, justify="right" if head == "step" else "left")
+    for name, records in evals.items():
+        shown = records if len(records) <= EVALUATIONS else [records[0], *records[1 - EVALUATIONS :]]
+        for i, record in enumerate(shown):
+            cells = [_interval(estimate) for estimate in headline(record["summary"]).values()]
+            table.add_row("" if i else name, str(record["step"]), *cells)
+    return table
+
+
+def _interval(estimate: dict[str, float] | None) -> str:
+    if estimate is None:
+        return "–"
+    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+# ---- the command
+
+
+def watch(run: RunDir, why_ended: WhyEnded, *, once: bool) -> None:
+    """Shows a run until it ends; only once where told to, or where there is no terminal.
+
+    Raises:
+        UsageError: it is no run.
+    """
+    console = Console(highlight=False, markup=False)
+    watched = Watched(run, why_ended)
+    if once or not console.is_interactive:
+        console.print(view(run, watched.look(), console.width))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for look in watched.looks():
+            live.update(view(run, look, console.width), refresh=True)

@@ -1,0 +1,183 @@
+"""OpenAI's API for what is served: /v1/models, /v1/completions and /v1/chat/completions.
+
+A model's id is the served name for the base, `policy@version` for a version of a policy, and `policy` for its
+newest accepted version; an answer names the version it is from. A request holds its version to its end.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from rollout_server import openai_format
+from rollout_server.adapters import Adapters
+from rollout_server.engines import Adapter, Engine, TextRequest
+from rollout_server.errors import ApiError, EngineError
+from rollout_server.limits import check_prompts, check_sampling, invalid
+from rollout_server.openai_format import ChatFormat, CompletionFormat, Format, Json
+from rollout_server.openai_prompts import chat_prompt, completion_prompts, echoes, text_tokenizer
+from rollout_server.openai_schema import ChatRequest, CompletionRequest, TextBody
+from rollout_server.web import engine_problem, while_connected
+
+
+def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_name: str) -> None:
+    """served_name is the id of the base model."""
+    api = _Api(engine, adapters, served_name)
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return JSONResponse({"object": "list", "data": list(api.cards())})
+
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str) -> Response:
+        return JSONResponse(api.card(model))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request, body: CompletionRequest) -> Response:
+        tokenizer = text_tokenizer(engine.facts)
+        asked = api.asked(body, completion_prompts(body, tokenizer), body.max_tokens, body.logprobs, echo=body.echo)
+        form = CompletionFormat(echoes(body, tokenizer), logprobs=body.logprobs is not None)
+        return await api.answer(request, body, asked, form)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request, body: ChatRequest) -> Response:
+        prompt = chat_prompt(body, text_tokenizer(engine.facts))
+        max_tokens = body.max_completion_tokens or body.max_tokens
+        asked = api.asked(body, [prompt], max_tokens, body.top_logprobs if body.logprobs else None)
+        return await api.answer(request, body, asked, ChatFormat(logprobs=body.logprobs))
+
+
+class _Api:
+    def __init__(self, engine: Engine, adapters: Adapters, served_name: str) -> None:
+        self._engine = engine
+        self._adapters = adapters
+        self._base = served_name
+        self._created = int(time.time())
+
+    def cards(self) -> Iterator[Json]:
+        """What can be asked for, the base first, a policy's newest accepted version after its versions."""
+        card = {"object": "model", "created": self._created, "owned_by": "rollout_server"}
+        yield {"id": self._base, "root": self._base, "parent": None, **card}
+        newest: dict[str, int] = {}
+        for receipt in self._adapters:
+            name = f"{receipt.policy}@{receipt.policy_version}"
+            yield {"id": name, "root": name, "parent": self._base, **card}
+            if receipt.accepted:
+                newest[receipt.policy] = max(receipt.policy_version, newest.get(receipt.policy, 0))
+        for policy, version in newest.items():
+            yield {"id": policy, "root": f"{policy}@{version}", "parent": self._base, **card}
+
+    def card(self, model: str) -> Json:
+        """Raises ApiError 404."""
+        for card in self.cards():
+            if card["id"] == model:
+                return card
+        detail = f"model {model} is not served; served are: {', '.join(card['id'] for card in self.cards())}"
+        raise ApiError(404, "unknown model", detail, fix="Ask for one of these.")
+
+    def asked(
+        self,
+        body: TextBody,
+        prompts: list[list[int]],
+        max_tokens: int | None,
+        logprobs: int | None,
+        *,
+        echo: bool = False,
+    ) -> TextRequest:
+        """What is asked of the engine. Raises ApiError 422 for what it could not do."""
+        facts = self._engine.facts
+        check_sampling(body.temperature, body.n)
+        check_prompts(prompts, 1 if max_tokens is None else max_tokens, facts)
+        if body.seed is not None and body.temperature > 0 and not facts.seeds:
+            detail = f"seed is {body.seed}, and on CPU vLLM has no seeds of single requests"
+            raise invalid(detail, fix="Leave seed out, or ask for temperature 0, where it has no part.")
+        return TextRequest(
+            prompts=prompts,
+            n=body.n,
+            max_tokens=max_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+            seed=body.seed if body.temperature > 0 else None,
+            stop=body.stop,
+            logprobs=logprobs,
+            prompt_logprobs=echo and logprobs is not None,
+            stream=body.stream,
+        )
+
+    async def answer(self, request: Request, body: TextBody, asked: TextRequest, form: Format) -> Response:
+        if not body.stream:
+            return JSONResponse(await while_connected(request, self._whole(body.model, asked, form)))
+        events = self._events(body.model, asked, form, include_usage=body.stream_options.include_usage)
+
+        async def first() -> str:
+            return await anext(events)  # what is refused before it still has a status of its own
+
+        return _EventStream(await while_connected(request, first()), events)
+
+    async def _whole(self, model: str, asked: TextRequest, form: Format) -> Json:
+        async with self._hold(model) as adapter, aclosing(self._engine.stream(asked, adapter)) as stream:
+            pieces = sorted([piece async for piece in stream], key=lambda piece: piece.index)
+        return {
+            **openai_format.envelope(form, self._name(adapter), stream=False),
+            "choices": [form.choice(piece) for piece in pieces],
+            "usage": _usage(asked, sum(piece.token_count for piece in pieces)),
+        }
+
+    async def _events(
+        self, model: str, asked: TextRequest, form: Format, *, include_usage: bool
+    ) -> AsyncGenerator[str, None]:
+        opened: set[int] = set()
+        tokens = 0
+        try:
+            async with self._hold(model) as adapter, aclosing(self._engine.stream(asked, adapter)) as stream:
+                head = openai_format.envelope(form, self._name(adapter), stream=True)
+                async for piece in stream:
+                    if piece.index not in opened and (opening := form.opening(piece)):
+                        yield openai_format.event({**head, "choices": [opening]})
+                    opened.add(piece.index)
+                    yield openai_format.event({**head, "choices": [form.delta(piece)]})
+                    tokens += piece.token_count
+        except EngineError as error:
+            if not opened:
+                raise
+            _, body = openai_format.error(engine_problem(self._engine, error))
+            yield openai_format.event(body)
+            return
+        if include_usage:
+            yield openai_format.event({**head, "choices": [], "usage": _usage(asked, tokens)})
+        yield openai_format.LAST_EVENT
+
+    def _hold(self, model: str) -> AbstractAsyncContextManager[Adapter | None]:
+        if model == self._base:
+            return self._adapters.use(None, None)
+        policy, _, version = self.card(model)["root"].partition("@")
+        return self._adapters.use(policy, int(version))
+
+    def _name(self, adapter: Adapter | None) -> str:
+        return f"{adapter.policy}@{adapter.version}" if adapter else self._base
+
+
+def _usage(asked: TextRequest, completion_tokens: int) -> Json:
+    return openai_format.usage(sum(map(len, asked.prompts)), completion_tokens)
+
+
+class _EventStream(StreamingResponse):
+    """Ends the sampling, and lets go of the version, when the client goes away, even before the first event."""
+
+    def __init__(self, first: str, events: AsyncGenerator[str, None]) -> None:
+        async def content() -> AsyncGenerator[str, None]:
+            yield first
+            async for event in events:
+                yield event
+
+        super().__init__(content(), media_type="text/event-stream")
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().__call__(scope, receive, send)

@@ -1,0 +1,80 @@
+"""What OpenAI's clients may ask: the parameters that are served, and no others.
+
+https://platform.openai.com/docs/api-reference describes them. A parameter that is not here is refused, and never
+silently ignored; a null is the same as leaving it out. Their answers are made in openai_format.py.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+MOST_LOGPROBS = 20
+"""What vLLM gives at the most, beside the sampled token."""
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class StreamOptions(Body):
+    include_usage: bool = Field(False, description="end the stream with a chunk that counts the tokens")
+
+
+class TextBody(Body):
+    """What completions and chats have in common."""
+
+    model: str = Field(..., description="an id of /v1/models: the base, policy@version, or policy for its newest")
+    n: int = Field(1, ge=1, le=128)
+    temperature: float = Field(1.0, ge=0.0, le=2.0, description="0 is greedy; others from 0.01")
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    seed: int | None = Field(None, ge=0, lt=2**63, description="on CPU only with temperature 0, where it has no part")
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)] = Field([], max_length=16)
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions(include_usage=False)
+    user: str | None = Field(None, description="ignored")
+
+
+def _prompts(value: Any) -> Any:
+    return [value] if isinstance(value, list) and value and isinstance(value[0], int) else _listed(value)
+
+
+class CompletionRequest(TextBody):
+    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)] = Field(
+        ..., min_length=1, max_length=1024, description="a text or a list of token ids, or several of them"
+    )
+    max_tokens: int = Field(16, ge=0, description="0 is the prompt alone, with echo")
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    echo: bool = Field(False, description="give the prompt back before the completion")
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    role: Literal["system", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(TextBody):
+    messages: list[Message] = Field(..., min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, description="what the context has room for when absent")
+    max_tokens: int | None = Field(None, ge=1, description="the older name of max_completion_tokens")
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=MOST_LOGPROBS)

@@ -1,0 +1,193 @@
+"""The view of a run says what its files say: live, long after, and in a copy, and it changes none of them."""
+
+import fcntl
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rl.core.errors import UsageError
+from rl.core.metrics import EVAL, PUBLISH, STEP, SUMMARY
+from rl.core.rundir import RunDir
+from rl.observe.rules import RULES, concerns
+from rl.observe.watch import Watched, in_progress, sparkline, view
+from rl.watch import main
+from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
+
+ROOT = Path(__file__).parents[2]
+LookAt = Callable[[RunDir, int], str]
+RIGHT = {"1+1": 3, "2+2": 2, "3+3": 0}
+
+
+@pytest.fixture
+def look_at(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> LookAt:
+    """What `python -m rl.watch RUN` prints where there is no terminal, by a run and a width."""
+
+    def printed(run: RunDir, width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        main([str(run.root)])
+        return capsys.readouterr().out
+
+    return printed
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """12 of 40 steps are made; the 12th twice, as a resume does."""
+    run = new_run(tmp_path / "run", "--steps", "40")
+    fill_ledger(run, [("a", "b")] * 24)
+    log_evaluation(run, evaluation(0, RIGHT))
+    for step in (*range(1, 13), 12):
+        run.log(**step_record(step, reward=step / 20))
+    log_evaluation(run, evaluation(12, RIGHT | {"3+3": 4}))
+    log_evaluation(run, evaluation(12, {"x": 1}, set="other set"))
+    return run
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_view_fits_and_is_plain_without_a_terminal(look_at: LookAt, run: RunDir, width: int) -> None:
+    out = look_at(run, width)
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines()[1:])) <= width
+    assert "not running on this machine; last seen at step 12" in out
+    assert "step 12/40" in out
+    assert "24 trained, 2 issued" in out or "2 issued, 24 trained" in out
+    reward = next(line for line in out.splitlines() if line.startswith("reward"))
+    assert reward.split()[:5] == ["reward", "0.60", "0.33", "0.05", "0.60"]
+    assert reward.split()[5] == "▁▂▂▃▄▄▅▅▆▇▇█"
+    held_out = [line.split() for line in out.splitlines() if "[" in line]
+    assert held_out[0][:3] == ["heldout", "0", "41.7"]
+    assert held_out[1][:2] == ["12", "75.0"]
+    assert held_out[2][:4] == ["other", "set", "12", "25.0"]
+
+
+def test_a_terminal_without_colour_gets_none(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Watched(run, lambda config, records: None).look()
+
+    def drawn() -> str:
+        console = Console(force_terminal=True, width=80, highlight=False, markup=False, color_system="standard")
+        with console.capture() as capture:
+            console.print(view(run, look, 80))
+        return capture.get()
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    colour = re.compile(r"\x1b\[([0-9]+;)*[349][0-9]")
+    assert colour.search(drawn())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour.search(drawn())
+
+
+def test_a_copy_looks_the_same_and_stays_as_it_is(look_at: LookAt, run: RunDir, tmp_path: Path) -> None:
+    copy = RunDir(Path(shutil.copytree(run.root, tmp_path / "copy")))
+    before = {path: path.stat().st_mtime_ns for path in copy.root.rglob("*")}
+    out = look_at(copy, 80)
+    assert {path: path.stat().st_mtime_ns for path in copy.root.rglob("*")} == before
+    assert out.splitlines()[2:] == look_at(run, 80).splitlines()[2:]  # without the name, and how long ago
+
+
+def test_a_run_that_has_just_begun_is_shown(look_at: LookAt, tmp_path: Path) -> None:
+    out = look_at(new_run(tmp_path / "run"), 80)
+    assert "step 0/200" in out
+    assert "groups" not in out
+
+
+def test_why_a_run_ended_is_said(look_at: LookAt, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "--steps", "2")
+    for step in (1, 2):
+        run.log(**step_record(step))
+    assert "ended: all 2 steps are made" in look_at(run, 80)
+
+
+def test_a_resume_makes_the_steps_after_it_again(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    watched = Watched(run, lambda config, records: None)
+    for step in range(1, 6):
+        run.log(**step_record(step))
+    assert watched.look().step == 5
+    run.log(**step_record(4, reward=0.9))
+    look = watched.look()
+    assert [(r["step"], r["reward"]) for r in look.steps] == [(1, 0.6), (2, 0.6), (3, 0.6), (4, 0.9)]
+
+
+def test_a_line_that_is_still_being_written_is_read_later(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    run.log(**step_record(1))
+    whole = run.metrics_file.read_bytes()
+    run.metrics_file.write_bytes(whole[:-20])
+    watched = Watched(run, lambda config, records: None)
+    assert watched.look().step == 0
+    run.metrics_file.write_bytes(whole)
+    assert watched.look().step == 1
+
+
+def test_whether_a_run_is_in_progress_is_seen_without_touching_its_lock(run: RunDir) -> None:
+    assert not in_progress(run)
+    with run.locked():
+        assert in_progress(run)
+        with (run.root / "run.lock").open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert not in_progress(run)
+
+
+BAD = {
+    "signal": {"no_signal": 0.8},
+    "cut": {"truncated": 0.5},
+    "clip": {"clipped_high": 0.2},
+    "mismatch": {"mismatch_kl": 0.01},
+}
+
+
+@pytest.mark.parametrize("label", [rule.label for rule in RULES])
+def test_each_rule_sees_what_is_wrong_and_says_what_to_try(label: str) -> None:
+    assert concerns([step_record(step) for step in range(1, 6)]) == []
+    (concern,) = concerns([step_record(step, **BAD[label]) for step in range(1, 6)])
+    assert concern.startswith(f"{label} ")
+    assert "try" in concern
+
+
+def test_one_bad_step_is_no_concern() -> None:
+    steps = [step_record(step) for step in range(1, 20)]
+    assert concerns([*steps, step_record(20, truncated=1.0)]) == []
+
+
+def test_silence_is_a_concern_where_steps_are_quick() -> None:
+    assert concerns([step_record(1, step_s=1.0)], quiet_s=29) == []
+    assert concerns([step_record(1, step_s=60.0)], quiet_s=100) == []
+    assert concerns([step_record(1, step_s=1.0)], quiet_s=100)[0].startswith("nothing for 0:01:40")
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "line"),
+    [([], 9, ""), ([1.0], 9, "▁"), ([2, 2, 2], 9, "▁▁▁"), ([1, 2, 3, 3], 2, "▁█"), ([0, 7, 0], 3, "▁█▁")],
+)
+def test_a_sparkline_is_the_means_of_equal_stretches(values: list[float], width: int, line: str) -> None:
+    assert sparkline(values, width) == line
+
+
+def test_every_metric_is_explained() -> None:
+    command = [sys.executable, "-m", "rl.watch", "--explain"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    explained = {line.split()[0] for line in out.splitlines()}
+    assert {metric.name for metric in (*STEP, *PUBLISH, *EVAL, *SUMMARY)} <= explained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "which run?"), (["nowhere"], "is not a run"), (["--explain", "no such"], "no metric has 'no such'")],
+)
+def test_bad_input_is_told_without_a_traceback(arguments: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "rl.watch", *arguments]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no config\.json"):
+        Watched(RunDir(tmp_path), lambda config, records: None)
