@@ -27,7 +27,7 @@ _ATTEMPTS = 2
 
 _MAX_REPLY_BYTES = 1 << 24
 
-CHECK_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+_CHECK_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
 class VerifierPool:
@@ -48,7 +48,7 @@ class VerifierPool:
     def __init__(self, *, workers: int = 2, timeout: float = 5.0, check: str = "rewards:verify") -> None:
         if workers < 1 or timeout <= 0:
             raise ValueError(f"VerifierPool needs workers >= 1 and timeout > 0; got {workers=}, {timeout=}")
-        if not CHECK_NAME.fullmatch(check):
+        if not _CHECK_NAME.fullmatch(check):
             raise ValueError(f"a check is named by module:function, and {check!r} is no such name")
         self._timeout = timeout
         self._zygote = _Zygote(check, timeout)

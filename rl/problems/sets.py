@@ -199,5 +199,8 @@ def _in_files(name: str, path: Path, choose: Choice, read: Reading, rules: str) 
 def _on_hub(name: str, splits: dict[str, Any], choose: Choice, read: Reading, rules: str) -> Source:
     data = splits[choose(splits)]
     files = [file["filename"] for file in data.cache_files]  # their paths tell the commit
-    rows = ((f"{name}, row {number}", row) for number, row in enumerate(data, start=1))
-    return Source(name, repr((rules, files)), lambda: rows, read)
+
+    def rows() -> Iterator[Row]:
+        return ((f"{name}, row {number}", row) for number, row in enumerate(data, start=1))
+
+    return Source(name, repr((rules, files)), rows, read)

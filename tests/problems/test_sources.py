@@ -90,7 +90,7 @@ def test_evaluations_take_the_first_problems_of_an_order_that_stays(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "text", "what"),
     [
-        ("p.jsonl", GOOD + "\n" + GOOD.replace("pro", "su"), "p.jsonl:2 has no field 'problem'; it has: sublem, answer"),
+        ("p.jsonl", GOOD + "\n" + GOOD.replace("pro", "su"), "p.jsonl:2 has no field 'problem'; it has: sublem, ans"),
         ("p.jsonl", '{"problem": "1+1", "answer": ["2"]}', "p.jsonl:1 cannot be read: .*neither text nor a number"),
         ("p.jsonl", '{"problem": " ", "answer": "2"}', "p.jsonl:1 has an empty problem"),
         ("p.jsonl", f'{GOOD}\n\n{{"problem": "1+', "p.jsonl:3 is not JSON"),
