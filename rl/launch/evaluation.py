@@ -22,6 +22,7 @@ from rl.evaluate.result import EvalResult
 from rl.launch.server import listen, start_server, url_of
 from rl.learner.checkpoint import read_adapter
 from rl.observe.console import progress_bar
+from rl.problems.golds import check_reward
 from rl.problems.models import pin_model, resolve_model
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_eval_sets
@@ -67,6 +68,7 @@ def read_targets(
             other = {} if name == asked.get("model") else {"model": name, "revision": None, "random_weights": "no"}
             config = pin_model(cli.validated(asked | other | changes, sources))
         resolve_model(config)
+        check_reward(config)
         return Target(name=name, config=config, sets=list(on) or config.eval_sets, step=found, adapter=adapter)
 
     targets = [target(name) for name in names]

@@ -72,7 +72,8 @@ def start_server(
         gpu_memory: share of the GPU's memory that it may take.
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
-    command += ["--model", resolve_model(config), "--dtype", config.dtype]
+    served_name = Path(config.model).name if Path(config.model).is_dir() else config.model
+    command += ["--model", resolve_model(config), "--served-name", served_name, "--dtype", config.dtype]
     command += ["--trust-remote-code"] if config.trust_remote_code else []
     command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
     command += ["--gpu-memory", str(gpu_memory)]

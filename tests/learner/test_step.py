@@ -68,8 +68,7 @@ def test_two_learners_make_the_update_of_one(tmp_path: Path, flags: list[str]) -
     one, two = adapters
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        # a tenth of an update: Adam magnifies the rounding of gradients that are almost zero
-        assert (tensor - two[name]).abs().max() <= 5e-5, name
+        assert (tensor - two[name]).abs().max() <= 1e-5, name
     assert any(tensor.abs().max() > 1e-4 for name, tensor in one.items() if "lora_B" in name)
 
 
