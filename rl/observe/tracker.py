@@ -102,7 +102,7 @@ class Tracker:
     """
 
     def __init__(self, run: RunDir, config: TrainConfig, env: Mapping[str, str]) -> None:
-        self._run, self._dead = run, False
+        self._run, self._dead, self._asked = run, False, False
         self._child: Child | None = None
         if config.wandb != "off" or config.tensorboard:
             command = [sys.executable, "-m", "rl.observe", str(run.root)]
@@ -124,7 +124,8 @@ class Tracker:
 
     def finish(self) -> None:
         """Asks it to write what is left, and to end: all records are there."""
-        if self._child is not None:
+        if self._child is not None and not self._asked:  # a second signal would kill it while Python shuts down
+            self._asked = True
             self._child.terminate()
 
     def __exit__(
