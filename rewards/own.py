@@ -27,12 +27,14 @@ def load(name: str) -> Reward:
     """The function behind ``module:function``.
 
     Raises:
-        TypeError: it cannot be called with a completion and a gold.
+        TypeError: it cannot be called with a completion and a gold, or is async.
         Exception: whatever importing the module raises.
     """
     module, _, function = name.partition(":")
     reward: Reward = getattr(importlib.import_module(module), function)
     inspect.signature(reward).bind("completion", "gold")
+    if inspect.iscoroutinefunction(reward):
+        raise TypeError("async functions are not called; write a plain one")
     return reward
 
 

@@ -138,11 +138,13 @@ class _Zygote:
             )
         try:
             loop = asyncio.get_running_loop()
-            news = await asyncio.wait_for(loop.sock_recv(self._control, 4096), _START_SECONDS)
+            try:
+                news = await asyncio.wait_for(loop.sock_recv(self._control, 4096), _START_SECONDS)
+            except TimeoutError:
+                news = f"its import takes longer than {_START_SECONDS:g} s".encode()
             if news != READY:
-                raise RuntimeError(
-                    f"the verifier cannot start with check {self._target}: {news.decode() or 'its process died'}"
-                )
+                reason = news.decode(errors="replace") or "its process died"
+                raise RuntimeError(f"the verifier cannot start with check {self._target}: {reason}")
         except BaseException:
             await self.stop()
             raise

@@ -29,7 +29,7 @@ FORK = 0
 READY = b"ready"
 
 MEMORY_BYTES = 1 << 30
-"""Address space that a worker may take beyond what importing the check took. One that has half of it in use retires
+"""Address space that a worker may take beyond what importing the check took. One that has had half of it in use retires
 after its answer: memory lost to caches must not make the checks of innocent samples fail."""
 
 
@@ -93,6 +93,7 @@ def _work(connection: socket.socket, check: own.Reward, timeout: float, zygote: 
         os.setpgid(0, 0)
         _die_with_parent(zygote)
         _limit(resource.RLIMIT_AS, _address_space() + MEMORY_BYTES)
+        most = _peak_bytes() + MEMORY_BYTES // 2
         _limit(resource.RLIMIT_CORE, 0)
         with connection, connection.makefile("rwb") as stream:
             stream.write(b"%d\n" % os.getpid())
@@ -102,7 +103,7 @@ def _work(connection: socket.socket, check: own.Reward, timeout: float, zygote: 
                 _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + timeout) + 1)
                 stream.write(json.dumps(_reply(check, *json.loads(line))).encode() + b"\n")
                 stream.flush()
-                if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY_BYTES // 2:
+                if _peak_bytes() > most:
                     break
     finally:
         os._exit(0)
@@ -121,6 +122,11 @@ def _reply(check: own.Reward, completion_text: str, gold: str) -> tuple[str, str
 def _limit(kind: int, amount: int) -> None:
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process ever had in use."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _address_space() -> int:

@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     cli.add_config_flags(parser)
     args = parser.parse_args(argv)
     config = cli.resolve(args).config
-    from rl.observe import doctor  # it loads what `--help` must not wait for
+    from rl.launch import doctor  # it loads what `--help` must not wait for
 
     return doctor.report(doctor.findings(config, argv, args.run_dir, args.port))
 

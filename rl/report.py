@@ -28,9 +28,12 @@ def main(argv: list[str]) -> None:
     example = report.most_improved(sets[HELDOUT][str(args.runs[0])])
     text = "\n\n".join(filter(None, [*tables, example]))
     out: Path = args.out or args.runs[0] / "report"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(text + "\n")
-    report.draw(sets, out / "report.png")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.md").write_text(text + "\n")
+        report.draw(sets, out / "report.png")
+    except OSError as error:
+        raise UsageError(f"cannot write into {out}: {error.strerror}", fix="name a folder by --out") from None
     print(text)
     print(json.dumps({"text": str(out / "report.md"), "picture": str(out / "report.png")}))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rl.core import cli
+from rl.core.errors import UsageError
 
 IN_TERMINAL, IN_PAGE = 3, 100
 MARKS = ("right", "wrong", "error")
@@ -17,7 +18,9 @@ def main(argv: list[str]) -> None:
 
     run = RunDir(args.run)
     run.config()
-    limit = args.limit or (IN_PAGE if args.html else IN_TERMINAL)
+    limit = args.limit if args.limit is not None else IN_PAGE if args.html else IN_TERMINAL
+    if limit < 1:
+        raise UsageError(f"--limit {limit} shows nothing", fix="name how many problems, 1 or more")
     mark = Mark(args.mark) if args.mark else None
     asked = {"step": args.step, "problem": args.problem, "mark": mark, "limit": limit}
     summary = ""

@@ -23,8 +23,7 @@ def main(argv: list[str]) -> None:
     for path, run in runs.items():
         config = configs[path].model_copy(update={"wandb": args.wandb} if args.wandb else {})
         with run.locked():
-            for line in tracker.track(run, config, nothing_follows, live=False).splitlines():
-                print(f"{path}  {line}")
+            print(f"{path}  {tracker.track(run, config, nothing_follows, live=False)}")
 
 
 if __name__ == "__main__":

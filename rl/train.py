@@ -124,6 +124,8 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
             if config.steps < (done := max(run.checkpoint_steps(), default=0)):
                 fix = "name more, or start a new run"
                 raise UsageError(f"--steps {config.steps}: the run has made {done} steps already", fix=fix)
+            if config.schedule != "constant" and "steps" in changes:
+                print(f"the {config.schedule} decay now ends at step {config.steps}, unlike that of one long run")
             run.write_config(cli.Resolved(config=config, sources=sources))
         yield run, config
 

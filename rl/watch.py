@@ -15,14 +15,13 @@ def main(argv: list[str]) -> None:
     )
     args = parser.parse_args(argv)
     from rl.core.rundir import RunDir  # these load what `--help` must not wait for
-    from rl.launch.stopping import ending
     from rl.observe.explain import explain
     from rl.observe.watch import watch
 
     if args.explain is not None:
         explain(args.explain)
     elif args.run is not None:
-        watch(RunDir(args.run), lambda *run: end.reason if (end := ending(*run)) else None, once=args.once)
+        watch(RunDir(args.run), once=args.once)
     else:
         raise UsageError("which run?", fix="name a run directory, or ask for --explain")
 

@@ -4,23 +4,28 @@ A model's id is the served name for the base, `policy@version` for a version of 
 newest accepted version; an answer names the version it is from. A request holds its version to its end.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
+from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from jinja2 import TemplateError
 from starlette.types import Receive, Scope, Send
 
 from rollout_server import openai_format
 from rollout_server.adapters import Adapters
-from rollout_server.engines import Adapter, Engine, TextRequest
+from rollout_server.engines import Adapter, Engine, TextRequest, Tokenizer
 from rollout_server.errors import ApiError, EngineError
 from rollout_server.limits import check_prompts, check_sampling, invalid
 from rollout_server.openai_format import ChatFormat, CompletionFormat, Format, Json
-from rollout_server.openai_prompts import chat_prompt, completion_prompts, echoes, text_tokenizer
 from rollout_server.openai_schema import ChatRequest, CompletionRequest, TextBody
 from rollout_server.web import engine_problem, while_connected
+
+B = TypeVar("B", bound=TextBody)
+T = TypeVar("T")
 
 
 def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_name: str) -> None:
@@ -37,14 +42,14 @@ def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_na
 
     @app.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        tokenizer = text_tokenizer(engine.facts)
-        asked = api.asked(body, completion_prompts(body, tokenizer), body.max_tokens, body.logprobs, echo=body.echo)
-        form = CompletionFormat(echoes(body, tokenizer), logprobs=body.logprobs is not None)
+        prompts, echo = await api.tokenized(_completion_prompts, body)
+        asked = api.asked(body, prompts, body.max_tokens, body.logprobs, echo=body.echo)
+        form = CompletionFormat(echo, logprobs=body.logprobs is not None)
         return await api.answer(request, body, asked, form)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request, body: ChatRequest) -> Response:
-        prompt = chat_prompt(body, text_tokenizer(engine.facts))
+        prompt = await api.tokenized(_chat_prompt, body)
         max_tokens = body.max_completion_tokens or body.max_tokens
         asked = api.asked(body, [prompt], max_tokens, body.top_logprobs if body.logprobs else None)
         return await api.answer(request, body, asked, ChatFormat(logprobs=body.logprobs))
@@ -56,6 +61,7 @@ class _Api:
         self._adapters = adapters
         self._base = served_name
         self._created = int(time.time())
+        self._tokenizing = asyncio.Lock()
 
     def cards(self) -> Iterator[Json]:
         """What can be asked for, the base first, a policy's newest accepted version after its versions."""
@@ -78,6 +84,17 @@ class _Api:
         detail = f"model {model} is not served; served are: {', '.join(card['id'] for card in self.cards())}"
         raise ApiError(404, "unknown model", detail, fix="Ask for one of these.")
 
+    async def tokenized(self, prompts_of: Callable[[B, Tokenizer], T], body: B) -> T:
+        """Tokenizes in a thread, as a long text takes seconds. Raises ApiError 422 when the model has no tokenizer."""
+        tokenizer = self._engine.facts.tokenizer
+        if tokenizer is None:
+            fix = (
+                "Ask /v1/generate, whose wire is tokens, or serve a model with a tokenizer: the log says what it lacks."
+            )
+            raise invalid("the model that is served has no tokenizer", fix=fix)
+        async with self._tokenizing:  # it is not to be shared between threads
+            return await asyncio.to_thread(prompts_of, body, tokenizer)
+
     def asked(
         self,
         body: TextBody,
@@ -90,7 +107,7 @@ class _Api:
         """What is asked of the engine. Raises ApiError 422 for what it could not do."""
         facts = self._engine.facts
         check_sampling(body.temperature, body.n)
-        check_prompts(prompts, 1 if max_tokens is None else max_tokens, facts)
+        check_prompts(prompts, max_tokens or 1, facts)
         if body.seed is not None and body.temperature > 0 and not facts.seeds:
             detail = f"seed is {body.seed}, and on CPU vLLM has no seeds of single requests"
             raise invalid(detail, fix="Leave seed out, or ask for temperature 0, where it has no part.")
@@ -160,6 +177,32 @@ class _Api:
 
     def _name(self, adapter: Adapter | None) -> str:
         return f"{adapter.policy}@{adapter.version}" if adapter else self._base
+
+
+def _completion_prompts(body: CompletionRequest, tokenizer: Tokenizer) -> tuple[list[list[int]], list[str]]:
+    """The prompts as tokens, and what stands before each completion: nothing without echo.
+
+    Texts get the special tokens that the tokenizer puts around a text; tokens stay as they are.
+    """
+    tokens = [tokenizer.encode(p, add_special_tokens=True) if isinstance(p, str) else p for p in body.prompt]
+    if not body.echo:
+        return tokens, []
+    texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
+    return tokens, [text for text in texts for _ in range(body.n)]
+
+
+def _chat_prompt(body: ChatRequest, tokenizer: Tokenizer) -> list[int]:
+    """Raises ApiError 422 when the model has no chat template, or its template refuses these messages."""
+    if not tokenizer.chat_template:
+        fix = "Write the prompt yourself, and ask /v1/completions."
+        raise invalid("the model that is served has no chat template", fix=fix)
+    messages = [{"role": message.role, "content": message.text} for message in body.messages]
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        fix = "Send messages in the order and of the roles that it takes."
+        raise invalid(f"the model's chat template refuses these messages: {error}", fix=fix) from None
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _usage(asked: TextRequest, completion_tokens: int) -> Json:

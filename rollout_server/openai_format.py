@@ -74,12 +74,16 @@ class CompletionFormat:
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [None if token.logprob is None else _finite(token.logprob) for token in tokens],
-            "top_logprobs": [
-                None if token.logprob is None else {text: _finite(value) for text, value in token.likeliest.items()}
-                for token in tokens
-            ],
+            "top_logprobs": [_likeliest(token) for token in tokens],
             "text_offset": offsets,
         }
+
+
+def _likeliest(token: Token) -> dict[str, float] | None:
+    """With the token itself, which OpenAI adds to them."""
+    if token.logprob is None:
+        return None
+    return {text: _finite(value) for text, value in ({token.text: token.logprob} | token.likeliest).items()}
 
 
 class ChatFormat:

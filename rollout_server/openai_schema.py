@@ -4,12 +4,17 @@ https://platform.openai.com/docs/api-reference describes them. A parameter that 
 silently ignored; a null is the same as leaving it out. Their answers are made in openai_format.py.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MOST_LOGPROBS = 20
 """What vLLM gives at the most, beside the sampled token."""
+LONGEST_TEXT = 2**22
+"""Characters: more than any context has, and some seconds to tokenize."""
+
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+"""The limit has pydantic look for half surrogate pairs too, which JSON can say and no tokenizer takes."""
 
 
 class Body(BaseModel):
@@ -32,14 +37,14 @@ class StreamOptions(Body):
 class TextBody(Body):
     """What completions and chats have in common."""
 
-    model: str = Field(..., description="an id of /v1/models: the base, policy@version, or policy for its newest")
+    model: Text = Field(..., description="an id of /v1/models: the base, policy@version, or policy for its newest")
     n: int = Field(1, ge=1, le=128)
     temperature: float = Field(1.0, ge=0.0, le=2.0, description="0 is greedy; others from 0.01")
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     seed: int | None = Field(None, ge=0, lt=2**63, description="on CPU only with temperature 0, where it has no part")
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)] = Field([], max_length=16)
+    stop: Annotated[list[Annotated[Text, Field(min_length=1)]], BeforeValidator(_listed)] = Field([], max_length=16)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions(include_usage=False)
     user: str | None = Field(None, description="ignored")
@@ -50,7 +55,7 @@ def _prompts(value: Any) -> Any:
 
 
 class CompletionRequest(TextBody):
-    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)] = Field(
+    prompt: Annotated[list[Text] | list[list[int]], BeforeValidator(_prompts)] = Field(
         ..., min_length=1, max_length=1024, description="a text or a list of token ids, or several of them"
     )
     max_tokens: int = Field(16, ge=0, description="0 is the prompt alone, with echo")
@@ -60,12 +65,12 @@ class CompletionRequest(TextBody):
 
 class TextPart(Body):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(Body):
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
 
     @property
     def text(self) -> str:
@@ -77,4 +82,10 @@ class ChatRequest(TextBody):
     max_completion_tokens: int | None = Field(None, ge=1, description="what the context has room for when absent")
     max_tokens: int | None = Field(None, ge=1, description="the older name of max_completion_tokens")
     logprobs: bool = False
-    top_logprobs: int = Field(0, ge=0, le=MOST_LOGPROBS)
+    top_logprobs: int = Field(0, ge=0, le=MOST_LOGPROBS, description="needs logprobs")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self

@@ -68,7 +68,7 @@ def answer_errors(app: FastAPI, engine: Engine) -> None:
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         shown = [f"{'.'.join(map(str, e['loc']))}: {_MESSAGES.get(e['type'], e['msg'])}" for e in error.errors()[:3]]
         fix = "Send what /openapi.json describes for this path."
-        param = next((str(place) for place in error.errors()[0]["loc"][1:2]), None)
+        param = next((place for place in error.errors()[0]["loc"][1:2] if isinstance(place, str)), None)
         return refuse(request, ApiError(422, "invalid request", "; ".join(shown), fix=fix), param=param)
 
     @app.exception_handler(ClientDisconnect)

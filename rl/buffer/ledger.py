@@ -254,8 +254,8 @@ class Buffer:
     # ---- the books
 
     def books(self) -> str:
-        """`counts` in words, empty before the first group: ``173 no_signal, 32 issued``."""
-        return ", ".join(f"{n} {state}" for state, n in self.counts().items() if n)
+        """`counts` in words: ``173 no_signal, 32 issued``."""
+        return ", ".join(f"{n} {state}" for state, n in self.counts().items() if n) or "none"
 
     def counts(self) -> dict[State, int]:
         """Groups in each state."""

@@ -9,7 +9,7 @@ from rl.core import cli
 from rl.core.rundir import RunDir
 from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
-from rl.problems.sources import load_eval_sets, load_problems
+from rl.problems.sources import load_problems
 
 
 async def run_collector(run: RunDir, server_urls: list[str], policy: str) -> None:
@@ -18,8 +18,7 @@ async def run_collector(run: RunDir, server_urls: list[str], policy: str) -> Non
     prompter = Prompter(resolve_model(config), config)
     async with Servers(server_urls) as servers:
         health = await servers.wait_accepted(policy)
-        for problems in (load_problems(config, "train"), *load_eval_sets(config).values()):
-            prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
+        prompter.check_length(load_problems(config, "train"), health.max_model_len or 0, config.max_tokens)
         await collect(config, buffer, servers, prompter, policy=policy)
 
 

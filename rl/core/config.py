@@ -144,7 +144,7 @@ class TrainConfig(BaseModel):
     keep: PositiveInt | None = None
     """newest checkpoints to keep, beside the best (default: all)"""
     max_minutes: float | None = Field(None, gt=0)
-    """minutes of training after which the run saves, evaluates and ends"""
+    """minutes of training, start and evaluations not counted, after which the run saves, evaluates and ends"""
     token_budget: PositiveInt | None = None
     """completion tokens trained on after which the run saves, evaluates and ends"""
 
@@ -229,6 +229,8 @@ class TrainConfig(BaseModel):
         else:
             recipe = f"clips the ratio to [{1 - low:g}, {1 + high:g}]"
         lines.append(f"loss {self.loss}: {recipe}; advantages are divided by: {self.scale}")
+        if self.random_weights != "no":
+            lines.append(f"random weights, marked by {self.reward}: this shows a path; none of its figures is a result")
         if self.lr > LARGEST_LR:
             lines.append(f"lr {self.lr:g} is above every published LoRA rate: expect the policy to collapse")
         if self.lr <= FULL_FINE_TUNING_LR:

@@ -57,10 +57,10 @@ STEP = (
     Metric(
         "mismatch_kl", "sampler", "nats", "down", "sampler against learner at the same version: an alarm for numerics"
     ),
-    Metric("wait_s", "time", "s", "down", "the learner waited for a complete batch"),
+    Metric("wait_s", "time", "s", "down", "the learner waited for a complete batch; the step line's wait is its share"),
     Metric("train_s", "time", "s", "down", "forward, backward and update"),
     Metric("publish_s", "time", "s", "down", "until the server had proved the new version"),
-    Metric("step_s", "time", "s", "down", "the whole step"),
+    Metric("step_s", "time", "s", "down", "the whole step; the step line calls it sec"),
 )
 """Fields of the records of kind `step`."""
 

@@ -59,10 +59,13 @@ class Child:
         """None while it runs; negative for a signal."""
         return self._process.poll()
 
+    def said(self) -> str:
+        """What it has written to its log."""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
+
     def last_words(self) -> str:
         """Why it ended: its first `error:` line with its fix, else the last line of its log that has a word."""
-        text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
-        lines = [line for line in text.splitlines() if any(map(str.isalnum, line))]
+        lines = [line for line in self.said().splitlines() if any(map(str.isalnum, line))]
         errors = [i for i, line in enumerate(lines) if line.startswith("error: ")]
         if not errors:
             return "".join(lines[-1:]) or "it said nothing"

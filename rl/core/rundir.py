@@ -32,6 +32,7 @@ from rl.core.cli import Resolved, validated
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
 
+OTHER_VERSION = "read the run with the version of Tally that made it: its provenance.json names the commit"
 RECORDED_PACKAGES = (
     "tally",
     "torch",
@@ -155,13 +156,19 @@ class RunDir:
         """
         try:
             recorded = json.loads(self.config_file.read_text())
+            if unknown := recorded["config"].keys() - TrainConfig.model_fields.keys():
+                strange = ", ".join(sorted(unknown))
+                raise UsageError(f"{self.config_file} has settings not known here: {strange}", fix=OTHER_VERSION)
             return validated(recorded["config"], recorded["sources"])
         except OSError:
             fix = "name a directory that `python -m rl.train` made"
             raise UsageError(f"{self.root} is not a run: it has no config.json", fix=fix) from None
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             fix = "restore the file, or start a new run"
             raise UsageError(f"{self.config_file} cannot be read: {error}", fix=fix) from None
+        except (KeyError, TypeError, AttributeError):
+            fix = "name a directory that `python -m rl.train` made"
+            raise UsageError(f"{self.root} is not a run: its config.json is that of something else", fix=fix) from None
 
     def sources(self) -> dict[str, str]:
         """Where each value of the configuration came from."""
@@ -173,14 +180,30 @@ class RunDir:
 
     def write_config(self, resolved: Resolved) -> None:
         recorded = {"config": resolved.config.model_dump(mode="json"), "sources": resolved.sources}
-        self.config_file.write_text(json.dumps(recorded, indent=2) + "\n")
+        draft = self.config_file.with_suffix(".part")
+        draft.write_text(json.dumps(recorded, indent=2) + "\n")
+        draft.replace(self.config_file)  # whoever reads it finds the old one or the new one
 
     def records(self) -> list[dict[str, Any]]:
-        """What was logged; of the records of one kind, step and set only the last, as a resumed run repeats some."""
+        """What was logged; of the records of one kind, step and set only the last, as a resumed run repeats some.
+        A line without an end is left out: it is still being written.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
         if not self.metrics_file.exists():
             return []
-        records = map(json.loads, self.metrics_file.read_text().splitlines())
-        return list({key_of(record): record for record in records}.values())
+        content = self.metrics_file.read_bytes()
+        lines = content[: _end_of_lines(content)].splitlines()
+        try:
+            return list({key_of(record): record for record in map(json.loads, lines)}.values())
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"{self.metrics_file} cannot be read: {error!r}", fix=OTHER_VERSION) from None
+
+    def cut_unfinished_record(self) -> None:
+        """Takes away a last line without an end, as a full disk leaves it: the next record would be appended to it."""
+        if self.metrics_file.exists():
+            os.truncate(self.metrics_file, _end_of_lines(self.metrics_file.read_bytes()))
 
     def log(self, **record: Any) -> None:
         """Appends one record to `metrics.jsonl`, in one write, so that several processes may do so."""
@@ -191,7 +214,11 @@ class RunDir:
 
 def key_of(record: dict[str, Any]) -> tuple[str, int, str | None]:
     """What a later record takes the place of: the record of the same kind, step and set."""
-    return record["kind"], record["step"], record.get("set")
+    return record["kind"], record["step"], record["set"] if record["kind"] == "eval" else None
+
+
+def _end_of_lines(content: bytes) -> int:
+    return content.rfind(b"\n") + 1
 
 
 def best_evaluation(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ evals/.step-000050.json.draft    a line that says what is evaluated and how, the
 """
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,9 +51,20 @@ def path_of(final: Path) -> Path:
     return final.with_name(f".{final.name}.draft")
 
 
-def answered(final: Path) -> int:
-    """Questions answered so far of the evaluation that will be written to `final`; 0 where none is in progress."""
-    try:
-        return max(0, path_of(final).read_bytes().count(b"\n") - 1)
-    except FileNotFoundError:
-        return 0
+class Counter:
+    """Counts what is answered of an evaluation in progress, again and again; only what was added is read.
+
+    Args:
+        final: the path of the finished result.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self._path, self._offset, self._lines = path_of(final), 0, 0
+
+    def answered(self) -> int:
+        """Questions so far; before the first and after the last look the draft may not be there."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._offset)
+            self._lines += file.read().count(b"\n")
+            self._offset = file.tell()
+        return max(0, self._lines - 1)

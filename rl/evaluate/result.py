@@ -227,18 +227,31 @@ def format_table(results: Mapping[str, EvalResult]) -> str:
     return markdown(_rows(results, _common_k(results.values())))
 
 
-def format_sets(sets: Mapping[str, Mapping[str, EvalResult]]) -> str:
+def format_sets(sets: Mapping[str, Mapping[str, EvalResult]], width: int | None = None) -> str:
     """`format_table` of each set in one table: compared is only what was measured on the same set.
 
     Args:
         sets: the name of each set → the name of each row → its result. One set's name is left out.
+        width: columns of a terminal; where the table does not fit, each set has its own, with rows as columns.
     """
-    if len(sets) == 1:
-        return format_table(*sets.values())
     k = _common_k(result for results in sets.values() for result in results.values())
     tables = {name: _rows(results, k) for name, results in sets.items()}
     head = next(iter(tables.values()))[0]
-    return markdown([["set", *head], *([name, *row] for name, rows in tables.items() for row in rows[1:])])
+    rows = [["set", *head], *([name, *row] for name, own in tables.items() for row in own[1:])]
+    text = markdown(rows if len(sets) > 1 else [row[1:] for row in rows])
+    if width is None or len(max(text.splitlines(), key=len)) <= width:
+        return text
+    return "\n\n".join(_turned([[name, *own[0][1:]], *own[1:]]) for name, own in tables.items())
+
+
+def _turned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns, without bars: the first to the left, the others to the right."""
+    widths = [max(map(len, row)) for row in rows]
+    lines = zip(*rows, strict=True)
+    return "\n".join(
+        "  ".join([f"{name:{widths[0]}}", *(f"{cell:>{n}}" for cell, n in zip(cells, widths[1:], strict=True))])
+        for name, *cells in lines
+    )
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -27,6 +27,9 @@ from rl.problems.models import pin_model, resolve_model
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_eval_sets
 
+DYING_S = 1.0
+"""A server that does not answer any more may still be about to end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -72,12 +75,10 @@ def read_targets(
         return Target(name=name, config=config, sets=list(on) or config.eval_sets, step=found, adapter=adapter)
 
     targets = [target(name) for name in names]
-    alike = ["eval_on", "eval_problems", "temperature", "max_tokens"]
+    alike = ["eval_on", "eval_problems", "temperature", "max_tokens", "reward"]
     for field in [*alike, "problems"] if HELDOUT in targets[0].sets else alike:
         if len(values := {getattr(target.config, field) for target in targets}) > 1:
-            fix = (
-                "name runs that were asked alike, or give the setting: --on, --problems, --eval-problems, --max-tokens"
-            )
+            fix = "name runs that were asked alike, or give the setting; --help lists them"
             raise UsageError(f"{' and '.join(names)} cannot be compared: {field} differs: {values}", fix=fix)
     return targets
 
@@ -118,9 +119,10 @@ def evaluate(target: Target) -> dict[str, EvalResult]:
         try:
             results = asyncio.run(_evaluate(target, sets, url, logs))
         except (TallyError, ExceptionGroup):
-            if server.exit_code is None:
+            if server.wait(DYING_S) is None:
                 raise
-            raise TallyError(f"the server ended: {server.last_words()}", fix=f"see {log}") from None
+            reason, _, fix = server.last_words().partition("\n  fix: ")
+            raise TallyError(f"the server ended: {reason}", fix="; ".join(filter(None, [fix, f"see {log}"]))) from None
     shutil.rmtree(logs)
     return results
 

@@ -63,18 +63,19 @@ def start_server(
     log: Path,
     env: Mapping[str, str],
     *,
-    gpu_memory: float = WHOLE,
+    gpu_memory: float | None = None,
     name: str = "server",
 ) -> Child:
     """A server of the configuration's model that answers on `listener`; it loads the model while it answers `/health`.
 
     Args:
-        gpu_memory: share of the GPU's memory that it may take.
+        gpu_memory: share of the GPU's memory that it may take; None is the configuration's, or that of a server alone.
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
-    served_name = Path(config.model).name if Path(config.model).is_dir() else config.model
+    folder = Path(config.model)
+    served_name = folder.resolve().name if folder.is_dir() else config.model
     command += ["--model", resolve_model(config), "--served-name", served_name, "--dtype", config.dtype]
     command += ["--trust-remote-code"] if config.trust_remote_code else []
     command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
-    command += ["--gpu-memory", str(gpu_memory)]
+    command += ["--gpu-memory", str(gpu_memory or config.gpu_memory or WHOLE)]
     return Child(name, command, log, env, pass_fds=[listener.fileno()])

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from types import FrameType
 
 from rl.buffer.ledger import Buffer
@@ -21,11 +22,11 @@ from rl.core.rundir import RunDir, key_of
 from rl.evaluate import draft
 from rl.launch.placement import Placement
 from rl.launch.server import start_servers, url_of
-from rl.launch.stopping import Ending, ending
 from rl.learner import checkpoint
-from rl.observe.console import MetricsTail, TrainConsole
+from rl.observe.console import MetricsTail, TrainConsole, terminal_width
 from rl.observe.readings import Record
 from rl.observe.report import summary_lines
+from rl.observe.stopping import Ending, ending
 from rl.observe.tracker import Tracker
 
 LOOK_S = 0.1
@@ -49,13 +50,14 @@ class Supervisor:
         """
         config, run = self._config, self._run
         run.clear_scratch()
+        run.cut_unfinished_record()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)
         with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
             start = buffer.rewind()
             records = {key_of(record): record for record in run.records() if record["step"] <= start}
             ended = ending(config, records.values())
-            if ended and self._evaluated(buffer):
+            if ended and not self._awaited(buffer):
                 print(f"nothing to do: {ended.reason}. {self._way_on(ended)}")
                 return 0
             if resumed:
@@ -81,14 +83,9 @@ class Supervisor:
                         console.say(f"{why}; the learner finishes its step and saves")
                     if news := tracker.news():
                         console.say(news)
-                    if console.overdue and (books := buffer.books()):
-                        console.say_overdue(books)
-                for _ in watched:
-                    if self._interrupts or self._evaluated(buffer):
-                        break
-                    step, name = buffer.awaited()[0]
-                    answered = draft.answered(run.eval_file(name, step))
-                    console.status(f"evaluating {name} at step {step}: {answered} questions")
+                    if console.overdue:
+                        console.say_overdue(buffer.books())
+                self._wait_for_evaluations(buffer, watched, console)
                 for record in tail.records():
                     console.show(record)
                 tracker.finish()  # while the others end
@@ -136,11 +133,22 @@ class Supervisor:
             yield new
             time.sleep(LOOK_S)
 
-    def _evaluated(self, buffer: Buffer) -> bool:
-        """Whether the newest checkpoint is evaluated on every set, and what else was asked for; asks for it."""
+    def _wait_for_evaluations(self, buffer: Buffer, watched: Iterator[list[Record]], console: TrainConsole) -> None:
+        counters: dict[Path, draft.Counter] = {}
+        for _ in watched:
+            awaited = self._awaited(buffer)
+            if self._interrupts or not awaited:
+                return
+            step, name = awaited[0]
+            file = self._run.eval_file(name, step)
+            answered = counters.setdefault(file, draft.Counter(file)).answered()
+            console.status(f"evaluating {name} at step {step}: {answered} questions")
+
+    def _awaited(self, buffer: Buffer) -> list[tuple[int, str]]:
+        """The evaluations that are still to be made; asks for those of the newest checkpoint, on every set."""
         if (newest := buffer.newest_commit()) is not None:
             buffer.commit(*newest, evaluate=self._config.eval_sets)
-        return newest is not None and not buffer.awaited()
+        return buffer.awaited()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
@@ -156,17 +164,20 @@ class Supervisor:
 
     def _death(self, child: Child) -> TallyError:
         code = child.exit_code or 0
-        how = f"exit code {code}: {child.last_words()}" if code >= 0 else signal.Signals(-code).name
-        message = f"the {child.name} ended with {how}"
+        reason, _, fix = child.last_words().partition("\n  fix: ")
+        how = f"exit code {code}: {reason}" if code >= 0 else signal.Signals(-code).name
         wrong_input = code == UsageError.exit_code  # which a resume would meet again
-        return TallyError(message, fix=f"see {child.log}" + ("" if wrong_input else f"; then {self._resume_command()}"))
+        then = "" if wrong_input else f"then {self._resume_command()}"
+        return TallyError(
+            f"the {child.name} ended with {how}", fix="; ".join(filter(None, [fix, f"see {child.log}", then]))
+        )
 
     def _interrupted(self) -> int:
         print(f"stopped. Go on with: {self._resume_command()}")
         return INTERRUPTED
 
     def _finished(self, ended: Ending | None) -> int:
-        for line in summary_lines(self._run):
+        for line in summary_lines(self._run, terminal_width()):
             print(line)
         if ended and ended.early:
             still = ending(self._config, self._run.records())

@@ -55,10 +55,11 @@ def prune(run: RunDir, buffer: Buffer, keep: int | None) -> None:
     Args:
         keep: None keeps all.
     """
-    awaited = {step for step, _ in buffer.awaited()}  # read before the records: an evaluation is logged, then done
-    commits, best = buffer.commits(), best_evaluation(run.records())
+    commits = buffer.commits()
     if keep is None or not commits:
         return
+    awaited = {step for step, _ in buffer.awaited()}  # read before the records: an evaluation is logged, then done
+    best = best_evaluation(run.records())
     kept = {*awaited, *commits[-keep:], *([best["step"]] if best else [])}
     for step in run.checkpoint_steps():
         if step < commits[-1] and step not in kept:

@@ -10,8 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -29,37 +28,34 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest mean |logprob difference| of the canary's tokens between server and learner. What they differ by on the base
 model is measured at the first publish, and narrows this further: in float32 it is 1e-6, in bfloat16 some 1e-2."""
 NOISE_MARGIN = 4.0
-"""A served version may differ from the learner's by this many times the noise on the base, and by `FLOOR`."""
+"""A served version may differ from the learner's by this many times the noise on the base, and by `FLOOR`: a version
+that differs from the base by less is proved by its bytes and modules alone."""
 FLOOR = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """bfloat16's noise is uneven: on some tokens of a few dozen it is many times that of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
-    """What was compared when a version was accepted, over the canary's tokens; of the server that is furthest off."""
+class Comparison:
+    """What one server says of the canary's tokens, against the learner."""
 
-    policy: str
-    sha256: str
-    modules: int
     logprob_gap: float
     """mean |server − learner|"""
     noise: float
     """the same on the base model, measured once"""
     moved: float
-    """mean |learner − base|: below the noise the canary cannot tell the adapter from the base"""
+    """mean |learner − base|: up to `NOISE_MARGIN` × noise + `FLOOR` the base itself would pass the canary"""
     mismatch_kl: float
     """KL(sampler ‖ learner) at the same version, by k3"""
-    publish_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Check:
-    """What one server's canary said; the names are those of `Proof`."""
+class Proof(Comparison):
+    """What a version was accepted for; the comparison is with the server that is furthest off."""
 
-    gap: float
-    noise: float
-    moved: float
-    mismatch_kl: float
+    policy: str
+    sha256: str
+    modules: int
+    publish_s: float
 
 
 class Publisher:
@@ -89,26 +85,26 @@ class Publisher:
         start = time.monotonic()
         adapter = self._policy.adapter_bytes()
         sha256 = hashlib.sha256(adapter).hexdigest()
-        try:
-            checks = [self._check(client, version, adapter, sha256) for client in self._servers.clients]
-            worst = max(await asyncio.gather(*checks), key=lambda check: check.gap)
-        except PublishError:
-            with suppress(ServerError):  # the refusal is the news; a candidate that stays serves nobody
-                await self._servers.remove(self._name, version)
-            raise
+        clients = self._servers.clients
+        checks = (self._check(client, version, adapter, sha256) for client in clients)
+        outcomes = await asyncio.gather(*checks, return_exceptions=True)  # no upload may follow its withdrawal
+        if failed := [outcome for outcome in outcomes if isinstance(outcome, BaseException)]:
+            alive = [c for c, outcome in zip(clients, outcomes, strict=True) if not isinstance(outcome, ServerError)]
+            removals = (client.remove(self._name, version) for client in alive)
+            await asyncio.gather(*removals, return_exceptions=True)  # the first failure is the news
+            raise failed[0]
+        proved = [outcome for outcome in outcomes if isinstance(outcome, Comparison)]
+        worst = max(proved, key=lambda comparison: comparison.logprob_gap)
         await self._servers.accept(self._name, version)
         return Proof(
             policy=self._name,
             sha256=sha256,
             modules=self._modules,
-            logprob_gap=worst.gap,
-            noise=worst.noise,
-            moved=worst.moved,
-            mismatch_kl=worst.mismatch_kl,
             publish_s=time.monotonic() - start,
+            **asdict(worst),
         )
 
-    async def _check(self, client: ServerClient, version: int, adapter: bytes, sha256: str) -> "_Check":
+    async def _check(self, client: ServerClient, version: int, adapter: bytes, sha256: str) -> Comparison:
         """Uploads a candidate to one server and compares what that serves with the policy.
 
         Raises:
@@ -137,7 +133,7 @@ class Publisher:
             raise self._refusal(client, version, reason)
         difference = (policy - server).double()  # k3 of 1e-7 is 5e-15, which float32 cannot tell from 0
         mismatch_kl = float((difference.expm1() - difference).mean())
-        return _Check(gap=gap, noise=noise, moved=moved, mismatch_kl=mismatch_kl)
+        return Comparison(logprob_gap=gap, noise=noise, moved=moved, mismatch_kl=mismatch_kl)
 
     async def _canary(
         self, client: ServerClient, name: str | None, version: int | None

@@ -37,6 +37,12 @@ class MetricsTail:
                 yield json.loads(line)
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is; None where it is none."""
+    console = Console()
+    return console.width if console.is_terminal else None
+
+
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr that is moved by calling it with (done, of); nothing without a terminal."""
@@ -70,7 +76,7 @@ class TrainConsole:
             disable=not self._console.is_interactive,
         )
         self._task = self._progress.add_task("starting", total=config.steps, completed=done, left="")
-        self._last_step = time.monotonic()
+        self._since: float | None = None  # the newest step, or the first version that is served
         self._patience_s = patience_s(self._steps)
 
     def __enter__(self) -> Self:
@@ -84,17 +90,20 @@ class TrainConsole:
 
     @property
     def overdue(self) -> bool:
-        """Whether the next step takes unusually long."""
-        return time.monotonic() - self._last_step > self._patience_s
+        """Whether the next step takes unusually long; until a version is served there can be none."""
+        return self._silent_s > self._patience_s
+
+    @property
+    def _silent_s(self) -> float:
+        return time.monotonic() - self._since if self._since is not None else 0.0
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)
 
     def say_overdue(self, books: str) -> None:
         """Says that no step was made, and why that may be; and is silent for twice as long as before."""
-        silent_s = time.monotonic() - self._last_step
-        self._patience_s = 2 * silent_s
-        self.say(f"no step for {silent_s:.0f} s; groups so far: {books}")
+        self._patience_s = 2 * self._silent_s
+        self.say(f"no step for {self._silent_s:.0f} s; groups so far: {books}")
 
     def status(self, text: str) -> None:
         """What the run is doing, beside the bar."""
@@ -102,9 +111,10 @@ class TrainConsole:
 
     def show(self, record: Record) -> None:
         width = self._console.width if self._console.is_terminal else None
+        if record["kind"] in ("publish", "step"):
+            self._since = time.monotonic()
         if record["kind"] == "step":
             self._steps.append(record)
-            self._last_step = time.monotonic()
             self._patience_s = patience_s(self._steps)
             left = clock(seconds_left(self._steps, self._config) or 0)
             self._progress.update(self._task, description="training", completed=record["step"], left=f"{left} left")

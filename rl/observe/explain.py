@@ -22,7 +22,7 @@ def explain(word: str) -> None:
     for head in ("metric", "unit", "good", "what it is"):
         table.add_column(head, no_wrap=head != "what it is")
     for kind, metrics in KINDS.items():
-        found = [metric for metric in metrics if word in metric.name or word in metric.text]
+        found = [metric for metric in metrics if word.casefold() in f"{metric.name} {metric.text}".casefold()]
         for section, of_section in groupby(found, key=lambda metric: metric.section):
             table.add_row(Text(f"{kind}: {section}" if kind == "step" else kind, style="dim"))
             for metric in of_section:

@@ -39,16 +39,20 @@ def by_set(runs: Mapping[str, Mapping[str, list[EvalResult]]]) -> dict[str, dict
     return {name: {run: own[name] for run, own in runs.items() if name in own} for name in sets}
 
 
-def summary_lines(run: RunDir) -> list[str]:
+def summary_lines(run: RunDir, width: int | None = None) -> list[str]:
     """What came of a run: on each set the paired difference to the start, which checkpoint is the best, and where the
-    time went."""
+    time went.
+
+    Args:
+        width: columns of a terminal, if it is one.
+    """
     records = run.records()
     best, measured = best_evaluation(records), heldout_evaluations(records)
     steps = [record for record in records if record["kind"] == "step"]
     sets = _milestones(run, best["step"] if best else None)
     lines = []
     if sets:
-        lines.append(format_sets(sets))
+        lines.append(format_sets(sets, width))
     if best and len(measured) > 1:
         fresh = "the other sets are not chosen on" if len(sets) > 1 else "--eval-on names sets that are not chosen on"
         value, n = best["summary"]["pass@1"]["value"], len(measured)

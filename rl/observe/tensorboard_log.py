@@ -15,6 +15,9 @@ from rl.core.rundir import RunDir
 from rl.observe.readings import Record
 from rl.observe.tracked import AXIS, METRICS, scalars
 
+FLUSH_S = 1
+"""What a killed writer may leave unwritten."""
+
 
 class TensorboardLog:
     """Raises:
@@ -23,7 +26,7 @@ class TensorboardLog:
 
     def __init__(self, run: RunDir) -> None:
         shutil.rmtree(run.tensorboard, ignore_errors=True)
-        self._writer = EventFileWriter(str(run.tensorboard))
+        self._writer = EventFileWriter(str(run.tensorboard), flush_secs=FLUSH_S)
         self._described: set[str] = set()
         config = json.dumps(run.config().model_dump(mode="json"), indent=4)
         text = TensorProto(
@@ -43,9 +46,6 @@ class TensorboardLog:
         ]
         time = datetime.fromisoformat(record["time"]).timestamp()
         self._writer.add_event(Event(wall_time=time, step=record[AXIS], summary=Summary(value=values)))
-
-    def flush(self) -> None:
-        self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()

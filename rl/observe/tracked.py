@@ -1,6 +1,6 @@
 """What trackers show of a run: numbers under `section/name`, and tables. `rl.core.metrics` says what each number is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,9 +14,8 @@ AXIS = "step"
 """The field of every record that charts are drawn over."""
 CELL_CHARS = 2000
 """Of a table's cell; longer text is cut."""
-TABLE_ROWS = 2000
-TABLE_GROUPS = 4
-"""Groups of a step whose completions are shown."""
+TABLE_ROWS, TABLE_GROUPS = 2000, 4
+"""The questions of an evaluation, and the groups of a step, that are shown."""
 
 _SECTIONS = {"step": {m.name: m.section for m in STEP}, "publish": {m.name: m.section for m in PUBLISH}}
 Cell = str | int | float | None
@@ -63,17 +62,7 @@ def glossary() -> Table:
 
 def completions(step: int, groups: Iterable[Entry]) -> Table:
     """The first groups that a step was computed from, a row for each completion."""
-    columns = [
-        "step",
-        "problem",
-        "completion",
-        "answer",
-        "gold",
-        "mark",
-        "reason",
-        "reward",
-        "policy_version",
-    ]
+    columns = ["step", "problem", "completion", "answer", "gold", "mark", "reason", "reward", "policy_version"]
     rows: list[list[Cell]] = []
     for entry in islice(groups, TABLE_GROUPS):
         problem = entry.group.problem
@@ -82,35 +71,21 @@ def completions(step: int, groups: Iterable[Entry]) -> Table:
             texts = [_cell(text) for text in (problem.text, rollout.text, verdict.answer, problem.gold)]
             marked = [str(verdict.mark), _cell(verdict.reason), verdict.reward]
             rows.append([step, *texts, *marked, rollout.policy_version])
-    return Table(columns=columns, rows=rows[:TABLE_ROWS])
+    return Table(columns=columns, rows=rows)
 
 
 def questions(result: EvalResult) -> Table:
     """One evaluation, a row for each question: how many of its samples are right, all answers, one completion."""
-    columns = [
-        "step",
-        "problem",
-        "gold",
-        "right",
-        "samples",
-        "answers",
-        "completion",
-        "mark",
-        "reason",
-    ]
+    columns = ["step", "problem", "gold", "right", "samples", "answers", "completion", "mark", "reason"]
     rows: list[list[Cell]] = []
     for question in result.questions[:TABLE_ROWS]:
         right = question.marks.count(Mark.RIGHT)
         first = (question.completions[:1], [str(mark) for mark in question.marks[:1]], question.reasons[:1])
         shown = [_cell(values[0]) if values else None for values in first]
-        answers = _cell(_listed(question.answers))
+        answers = _cell(", ".join(answer or "–" for answer in question.answers))
         row = [_cell(question.problem), _cell(question.gold), right, len(question.marks), answers]
         rows.append([result.step, *row, *shown])
     return Table(columns=columns, rows=rows)
-
-
-def _listed(answers: Sequence[str | None]) -> str:
-    return ", ".join(answer or "–" for answer in answers)
 
 
 def _cell(text: str | None) -> str | None:

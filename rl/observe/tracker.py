@@ -7,6 +7,7 @@ run goes on, and `python -m rl.sync RUN` adds what is missing.
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,8 @@ from rl.observe.readings import Record
 LOOK_S = 0.5
 NICENESS = 5
 """A third of a share: where the run wants every core it goes first, and trackers still keep up."""
-LAST_WORDS_S = 2.0
-"""What the end of a run waits for its tracker."""
+LAST_WORDS_S, LAST_WORDS_SHARE = 2.0, 0.01
+"""What the end of a run waits for its tracker: seconds, or a share of the run's time where that is more."""
 
 
 class Log(Protocol):
@@ -32,8 +33,6 @@ class Log(Protocol):
 
     def write(self, number: int, record: Record) -> None:
         """Takes line `number` (from 1) of `metrics.jsonl`."""
-
-    def flush(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -53,7 +52,6 @@ def follow(path: Path, logs: Sequence[Log], ended: Event) -> None:
             for number, record in new:
                 if newest[key_of(record)] == number:
                     log.write(number, record)
-            log.flush()
         if last:
             return
         ended.wait(LOOK_S)
@@ -64,6 +62,9 @@ def track(run: RunDir, config: TrainConfig, ended: Event, *, live: bool) -> str:
 
     Args:
         live: upload while the run goes on; else when all is written.
+
+    Raises:
+        TallyError: something is not uploaded, though it could be.
     """
     said, logs = [], list[Log]()
     if config.tensorboard:
@@ -71,8 +72,7 @@ def track(run: RunDir, config: TrainConfig, ended: Event, *, live: bool) -> str:
 
         logs.append(TensorboardLog(run))
         said.append(f"TensorBoard files are in {run.tensorboard}")
-    with_wandb = config.wandb != "off" and os.environ.get("WANDB_MODE") != "disabled"
-    if with_wandb:
+    if _with_wandb(config):
         from rl.observe import wandb_log
 
         why_not = wandb_log.why_not_online(config)
@@ -81,36 +81,40 @@ def track(run: RunDir, config: TrainConfig, ended: Event, *, live: bool) -> str:
         follow(run.metrics_file, logs, ended)
     for log in logs:
         log.close()
-    if with_wandb:
+    if _with_wandb(config):
         if not (live or why_not):
             wandb_log.upload(run)
         said.append(wandb_log.outcome(run, why_not))
     return "; ".join(said) or "no tracker is on"
 
 
+def _with_wandb(config: TrainConfig) -> bool:
+    return config.wandb != "off" and os.environ.get("WANDB_MODE") != "disabled"
+
+
 def yield_to_others() -> None:
-    """Has this process and its children run mostly where the run leaves time."""
+    """Has this process run mostly where the run leaves time."""
     os.nice(NICENESS)
-    with suppress(OSError):  # Linux weighs sessions first, where it groups by them, and this process has one of its own
-        Path("/proc/self/autogroup").write_text(str(NICENESS))
+    if os.getsid(0) == os.getpid():  # else the session is a shell's, and everything else in it would wait too
+        with suppress(OSError):  # Linux weighs sessions before processes, where it groups by them
+            Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 class Tracker:
-    """The tracker's process as its run sees it: never needed, and never waited for beyond `LAST_WORDS_S`.
-
-    Leaving the context ends it.
-    """
+    """The tracker's process as its run sees it: not needed, and not waited for beyond a share of the run's time."""
 
     def __init__(self, run: RunDir, config: TrainConfig, env: Mapping[str, str]) -> None:
-        self._run, self._dead, self._asked = run, False, False
+        self._run, self._config, self._env = run, config, env
         self._child: Child | None = None
-        if config.wandb != "off" or config.tensorboard:
-            command = [sys.executable, "-m", "rl.observe", str(run.root)]
-            self._child = Child("tracker", command, run.logs / "tracker.log", env)
+        self._dead = False
         self.last_words = ""
         """What the user should know of it in the end; empty where there is no tracker."""
 
     def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        if _with_wandb(self._config) or self._config.tensorboard:
+            command = [sys.executable, "-m", "rl.observe", str(self._run.root)]
+            self._child = Child("tracker", command, self._run.logs / "tracker.log", self._env)
         return self
 
     def news(self) -> str:
@@ -119,13 +123,12 @@ class Tracker:
         if self._child is None or not code or self._dead:
             return ""
         self._dead = True
-        why = self._child.last_words() if code > 0 else signal.Signals(-code).name
+        why = self._child.last_words().partition("\n")[0] if code > 0 else signal.Signals(-code).name
         return f"the tracker ended ({why}); the run goes on without it"
 
     def finish(self) -> None:
         """Asks it to write what is left, and to end: all records are there."""
-        if self._child is not None and not self._asked:  # a second signal would kill it while Python shuts down
-            self._asked = True
+        if self._child is not None:
             self._child.terminate()
 
     def __exit__(
@@ -134,7 +137,8 @@ class Tracker:
         if self._child is None:
             return
         self.finish()
-        done = self._child.wait(LAST_WORDS_S) == 0
+        share = LAST_WORDS_SHARE * (time.monotonic() - self._began)
+        done = self._child.wait(max(LAST_WORDS_S, share)) == 0
         self._child.kill()
         missed = f"the trackers miss some of it: python -m rl.sync {self._run.root}"
         self.last_words = self._child.last_words() if done else missed

@@ -7,11 +7,12 @@ them up; the upload is a process of W&B's own that follows them.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +20,14 @@ from typing import Any
 
 import httpx
 import wandb
+from pydantic import ValidationError
 from wandb.errors import AuthenticationError
 from wandb.sdk.lib import wbauth
 
 from rl.buffer.history import History
 from rl.buffer.ledger import State
 from rl.core.config import TrainConfig
-from rl.core.errors import UsageError
+from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Child
 from rl.core.rundir import RunDir, name_of
 from rl.evaluate.result import EvalResult
@@ -73,22 +75,20 @@ class WandbLog:
         tables = {name: _wandb_table(table) for name, table in self._tables(record)}
         self._begun().log(row | scalars(record) | tables, step=number, commit=True)
 
-    def flush(self) -> None:
-        """W&B's service does so by itself, every `FLUSH_S`."""
-
     def close(self) -> None:
         """Stores the adapter where that was asked for, ends the file, and waits for its upload."""
         steps = self._run.checkpoint_steps()
         if self._config.wandb_adapter and steps and name_of(steps[-1]) not in self._written.adapters:
             folder = self._run.checkpoints / name_of(steps[-1])
-            artifact = wandb.Artifact(f"adapter-{run_id(self._run)}", type="model", metadata={AXIS: steps[-1]})
+            log = self._begun()
+            artifact = wandb.Artifact(f"adapter-{log.id}", type="model", metadata={AXIS: steps[-1]})
             for name in (ADAPTER, ADAPTER_CONFIG):
                 artifact.add_file(str(folder / name))
-            self._begun().log_artifact(artifact, aliases=["latest", name_of(steps[-1])])
+            log.log_artifact(artifact, aliases=["latest", name_of(steps[-1])])
         if self._log is not None:
             self._log.finish()
-        if self._upload is not None:
-            self._upload.wait(UPLOAD_S)
+        if self._log is not None and self._upload is not None:
+            _end_upload(self._upload, [_file_of(self._log)])
 
     def _tables(self, record: Record) -> Iterator[tuple[str, Table]]:
         """An evaluation's questions; completions of the first step and of those that are evaluated."""
@@ -107,15 +107,29 @@ class WandbLog:
         if self._log is None:
             if self._live:
                 upload(self._run)  # W&B takes the files of a run in their order
-            self._log = _begin(self._run, self._config, resumes=bool(segments(self._run)))
+            with _settings_checked():
+                self._log = _begin(self._run, self._config, segments(self._run))
             if self._live:
-                self._upload = _start_upload(self._run, [Path(self._log.dir).parent], "--live")
+                self._upload = _start_upload(self._run, [_file_of(self._log)], "--live")
             if 0 not in self._written.numbers:
                 self._log.log({"metrics": _wandb_table(glossary())}, step=0, commit=True)
         return self._log
 
 
-def _begin(run: RunDir, config: TrainConfig, *, resumes: bool) -> wandb.Run:
+@contextmanager
+def _settings_checked() -> Iterator[None]:
+    """Raises:
+    UsageError: W&B does not take its settings.
+    """
+    try:
+        yield
+    except (wandb.errors.UsageError, ValidationError) as error:
+        fix = "see --wandb-project, --wandb-group, --wandb-tags, and W&B's own settings"
+        raise UsageError(f"W&B: {' '.join(str(error).split())}", fix=fix) from None
+
+
+def _begin(run: RunDir, config: TrainConfig, before: Sequence[Path]) -> wandb.Run:
+    """The next file of a run, which is the same run at W&B for all its files."""
     folder = run.wandb.absolute()
     os.environ |= {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
     launch: dict[str, Any] = json.loads(run.provenance_file.read_text())[-1]
@@ -133,12 +147,12 @@ def _begin(run: RunDir, config: TrainConfig, *, resumes: bool) -> wandb.Run:
         mode="offline",
         dir=run.root,
         project=config.wandb_project,
-        id=run_id(run),
+        id=before[0].stem.removeprefix("run-") if before else uuid.uuid4().hex[:12],
         name=run.root.absolute().name,
         group=config.wandb_group,
         tags=[tag.strip() for tag in (config.wandb_tags or "").split(",") if tag.strip()],
         config=config.model_dump(mode="json") | {"sources": run.sources(), "provenance": launch},
-        resume="allow" if resumes else None,
+        resume="allow" if before else None,
         settings=settings,
     )
     files = {path.name: path.read_text() for path in (run.config_file, run.provenance_file)} | {"code.diff": code}
@@ -152,6 +166,10 @@ def _begin(run: RunDir, config: TrainConfig, *, resumes: bool) -> wandb.Run:
     return log
 
 
+def _file_of(log: wandb.Run) -> Path:
+    return Path(log.settings.sync_file)
+
+
 def _wandb_table(table: Table) -> wandb.Table:
     return wandb.Table(columns=[*table.columns], data=table.rows, allow_mixed_types=True)
 
@@ -159,27 +177,27 @@ def _wandb_table(table: Table) -> wandb.Table:
 # ---- the files
 
 
-def run_id(run: RunDir) -> str:
-    """The run's id at W&B, the same for every launch of it."""
-    path = run.wandb / "run-id"
-    if not path.exists():
-        run.wandb.mkdir(exist_ok=True)
-        path.write_text(uuid.uuid4().hex[:12])
-    return path.read_text()
-
-
 def segments(run: RunDir) -> list[Path]:
-    """The run's `.wandb` files, one for each time that something was added, oldest first."""
+    """The run's `.wandb` files, one for each time that something was added, oldest first; named by the run's id."""
     return sorted(run.wandb.glob("offline-run-*/run-*.wandb"))
 
 
 def unsent(run: RunDir) -> list[Path]:
-    """The folders of the files that W&B has not confirmed, oldest first; W&B marks the others by a file of its own."""
-    return [path.parent for path in segments(run) if not path.with_name(f"{path.name}.synced").exists()]
+    """The files that are not uploaded, oldest first."""
+    return [path for path in segments(run) if not _mark_of(path).exists()]
+
+
+def _mark_of(path: Path) -> Path:
+    """What W&B leaves beside a file that it has uploaded, and will not upload again."""
+    return path.with_name(f"{path.name}.synced")
 
 
 def read_back(files: Iterable[Path]) -> Written:
-    """What W&B's own reader finds; the unfinished end of a file is left out."""
+    """What W&B's own reader finds; the unfinished end of a file is left out.
+
+    Raises:
+        TallyError: it does not read them, so that nobody knows what they hold.
+    """
     numbers, adapters = set(), set()
     for path in files:
         for record in _records(path):
@@ -194,6 +212,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as reader:
         yield from map(json.loads, reader.stdout or ())
+    if reader.returncode:
+        raise TallyError(f"W&B cannot read its own file {path}", fix=f"see what `{' '.join(command[1:])}` says")
 
 
 # ---- the upload
@@ -203,7 +223,8 @@ def why_not_online(config: TrainConfig) -> str:
     """Why nothing can be uploaded now; empty where it can."""
     if config.wandb == "offline" or os.environ.get("WANDB_MODE") == "offline":
         return "offline, as asked for"
-    host = wandb.setup().settings.base_url
+    with _settings_checked():
+        host = wandb.setup().settings.base_url
     try:
         if wbauth.authenticate_session(host=host, source="tally", prompt=False, update_session=False) is None:
             return "offline, as there is no API key"
@@ -217,22 +238,44 @@ def why_not_online(config: TrainConfig) -> str:
 
 
 def upload(run: RunDir) -> None:
-    """Uploads what W&B has not confirmed, as it lies. What comes of it is seen by `unsent`."""
-    if folders := unsent(run):
-        child = _start_upload(run, folders)
-        child.wait(UPLOAD_S)
-        child.kill()
+    """Uploads what is not uploaded, as it lies. What comes of it is seen by `unsent`."""
+    if files := unsent(run):
+        _end_upload(_start_upload(run, files), files)
 
 
-def _start_upload(run: RunDir, folders: Iterable[Path], *flags: str) -> Child:
-    command = [sys.executable, "-m", "wandb", "beta", "sync", *flags, *map(str, folders)]
-    return Child("W&B upload", command, run.logs / "wandb.log", env={})
+def _start_upload(run: RunDir, files: Iterable[Path], *flags: str) -> Child:
+    command = [sys.executable, "-m", "wandb", "beta", "sync", *flags, *map(str, files)]
+    here = {"WANDB_DIR": str(run.root.absolute())}  # it keeps a log of its own
+    return Child("W&B upload", command, _upload_log(run), env=here)
+
+
+def _end_upload(upload: Child, files: Iterable[Path]) -> None:
+    upload.wait(UPLOAD_S)
+    upload.kill()
+    if "wandb: ERROR" in upload.said():  # W&B marks a file even where the server refused what is in it
+        for path in files:
+            _mark_of(path).unlink(missing_ok=True)
+
+
+def _upload_log(run: RunDir) -> Path:
+    return run.logs / "wandb.log"
 
 
 def outcome(run: RunDir, why_not: str) -> str:
-    """What the user should know, and what to type where something is not uploaded."""
-    if not (folders := unsent(run)):
-        return "W&B: everything is uploaded"
+    """What the user should know, and what to type where nothing could be uploaded.
+
+    Raises:
+        TallyError: something is not uploaded, though it could be.
+    """
+    if not unsent(run):
+        return " ".join(["W&B: everything is uploaded", *_addresses(run)[-1:]])
     if why_not:
-        return f"W&B: {why_not}; wandb sync {' '.join(map(str, folders))}"
-    return f"W&B: not everything is uploaded (see {run.logs / 'wandb.log'}); python -m rl.sync {run.root}"
+        return f"W&B: {why_not}; wandb sync {run.wandb}"
+    fix = f"see {_upload_log(run)}; then: python -m rl.sync {run.root}"
+    raise TallyError("W&B did not take everything", fix=fix)
+
+
+def _addresses(run: RunDir) -> list[str]:
+    """Where the run is shown, as W&B said at each upload."""
+    log = _upload_log(run)
+    return re.findall(r"View run .* at (\S+)", log.read_text()) if log.exists() else []

@@ -1,7 +1,7 @@
 """The view of a run: where it is, how its numbers went, its newest evaluations, and what looks wrong, in words."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,19 +15,16 @@ from rich.text import Text
 
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
-from rl.core.rundir import RunDir
+from rl.core.rundir import OTHER_VERSION, RunDir
 from rl.observe.console import MetricsTail
 from rl.observe.readings import READINGS, RECENT, Record, clock, headline, seconds_left
 from rl.observe.rules import concerns
+from rl.observe.stopping import Ending, ending
 
 REFRESH_S = 1.0
 EVALUATIONS = 3
 """Shown of each set: the first, and the newest."""
 BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-WhyEnded = Callable[[TrainConfig, list[Record]], str | None]
-"""Says from a run's configuration and records why it is at its end; None where it is not."""
 
 
 # ---- what is known of a run
@@ -48,7 +45,7 @@ class Look:
     """How many are in each state."""
     quiet_s: float | None
     """Since the newest record; None before the first."""
-    ended: str | None
+    ended: Ending | None
     """Why it is at its end, if it is."""
 
     @property
@@ -60,18 +57,24 @@ class Watched:
     """A run directory that is looked at again and again; only what was added is read.
 
     Raises:
-        UsageError: it is no run.
+        UsageError: it is no run, or its records cannot be read.
     """
 
-    def __init__(self, run: RunDir, why_ended: WhyEnded) -> None:
+    def __init__(self, run: RunDir) -> None:
         run.config()
-        self._run, self._why_ended = run, why_ended
+        self._run = run
         self._tail = MetricsTail(run.metrics_file, start=0)
         self._steps: dict[int, Record] = {}
         self._evals: dict[tuple[str, int], Record] = {}
         self._newest: Record | None = None
 
     def look(self) -> Look:
+        try:
+            return self._look()
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"{self._run.metrics_file} cannot be read: {error!r}", fix=OTHER_VERSION) from None
+
+    def _look(self) -> Look:
         for record in self._tail.records():
             self._newest = record
             if record["kind"] == "step":
@@ -89,7 +92,7 @@ class Watched:
             evals={name: [r for (s, _), r in sorted(self._evals.items()) if s == name] for name in sets},
             groups=_groups(self._run),
             quiet_s=_since(self._newest["time"]) if self._newest else None,
-            ended=self._why_ended(config, [*steps, *self._evals.values()]),
+            ended=ending(config, [*steps, *self._evals.values()]),
         )
 
     def looks(self) -> Iterator[Look]:
@@ -144,12 +147,23 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BLOCKS[round((mean - low) / (high - low) * (len(BLOCKS) - 1))] for mean in means)
 
 
-def view(run: RunDir, look: Look, width: int) -> RenderableType:
-    """All that there is to see, for a terminal of that width."""
-    return Group(*_parts(run, look, width))
+def view(run: RunDir, look: Look, width: int, readings: int = len(READINGS)) -> RenderableType:
+    """What there is to see, for a terminal of that width.
+
+    Args:
+        readings: how many are shown, the most important first.
+    """
+    return Group(*_parts(run, look, width, readings))
 
 
-def _parts(run: RunDir, look: Look, width: int) -> Iterator[RenderableType]:
+def fitted(console: Console, run: RunDir, look: Look) -> RenderableType:
+    """The view with as many readings as fit into the height of a terminal."""
+    whole = view(run, look, console.width)
+    over = len(console.render_lines(whole)) - console.height
+    return whole if over <= 0 else view(run, look, console.width, max(1, len(READINGS) - over))
+
+
+def _parts(run: RunDir, look: Look, width: int, readings: int) -> Iterator[RenderableType]:
     config = look.config
     yield Text(str(run.root), style="bold")
     yield Text(_standing(look))
@@ -166,10 +180,11 @@ def _parts(run: RunDir, look: Look, width: int) -> Iterator[RenderableType]:
     yield progress
     if look.steps:
         yield Text(_coverage(look.steps[-1]), style="dim")
-        for concern in concerns(look.steps, quiet_s=look.quiet_s if look.running else None):
+        makes_steps = look.running and not look.ended
+        for concern in concerns(look.steps, quiet_s=look.quiet_s if makes_steps else None):
             yield Text(f"! {concern}", style="bold yellow")
         yield ""
-        yield _curves(look.steps, width)
+        yield _curves(look.steps, width, readings)
     if look.evals:
         yield ""
         yield _evaluations(look.evals)
@@ -179,10 +194,12 @@ def _parts(run: RunDir, look: Look, width: int) -> Iterator[RenderableType]:
 
 
 def _standing(look: Look) -> str:
+    if look.running and look.ended:
+        return f"ending: {look.ended.reason}; the last evaluations are made"
     if look.running:
         return "running" if look.steps else "starting"
     if look.ended:
-        return f"ended: {look.ended}"
+        return f"ended: {look.ended.reason}"
     ago = f", {clock(look.quiet_s)} ago" if look.quiet_s is not None else ""
     return f"not running on this machine; last seen at step {look.step}{ago}"
 
@@ -191,7 +208,7 @@ def _coverage(record: Record) -> str:
     return f"{record['epoch']:.3g} passes over the problems, {record['coverage']:.1%} of them seen"
 
 
-def _curves(steps: Sequence[Record], width: int) -> Table:
+def _curves(steps: Sequence[Record], width: int, readings: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("")
     table.add_column("now", justify="right")
@@ -199,7 +216,7 @@ def _curves(steps: Sequence[Record], width: int) -> Table:
     table.add_column("least", justify="right")
     table.add_column("most", justify="right")
     table.add_column(f"steps {steps[0]['step']} to {steps[-1]['step']}", no_wrap=True)
-    for reading in READINGS:
+    for reading in READINGS[:readings]:
         values = [reading.value(record) for record in steps]
         recent = values[-RECENT:]
         numbers = (values[-1], sum(recent) / len(recent), min(values), max(values))
@@ -230,17 +247,17 @@ def _interval(estimate: dict[str, float] | None) -> str:
 # ---- the command
 
 
-def watch(run: RunDir, why_ended: WhyEnded, *, once: bool) -> None:
+def watch(run: RunDir, *, once: bool) -> None:
     """Shows a run until it ends; only once where told to, or where there is no terminal.
 
     Raises:
         UsageError: it is no run.
     """
     console = Console(highlight=False, markup=False)
-    watched = Watched(run, why_ended)
+    watched = Watched(run)
     if once or not console.is_interactive:
         console.print(view(run, watched.look(), console.width))
         return
     with Live(console=console, auto_refresh=False) as live:
         for look in watched.looks():
-            live.update(view(run, look, console.width), refresh=True)
+            live.update(fitted(console, run, look), refresh=True)

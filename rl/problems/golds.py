@@ -1,17 +1,12 @@
 """Whether the verifier can mark answers to a problem, found by having it mark the gold itself."""
 
 import asyncio
-import hashlib
 import os
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib import metadata
 from itertools import islice
-from pathlib import Path
 
-import rewards
 from rewards import Mark, VerifierPool
 from rewards.exact import number
 from rewards.text import normalise
@@ -39,13 +34,6 @@ async def _mark(golds: Iterable[str]) -> dict[str, str]:
             marked = await asyncio.gather(*(pool.verify([rf"\boxed{{{gold}}}"], gold) for gold in some))
             faults |= {verdict.gold: verdict.reason for (verdict,) in marked if verdict.mark is not Mark.RIGHT}
     return faults
-
-
-@cache
-def verifier_version() -> str:
-    """Of the rules by which golds were checked."""
-    code = b"".join(path.read_bytes() for path in sorted(Path(rewards.__file__).parent.glob("*.py")))
-    return f"{metadata.version('math-verify')}/{hashlib.sha256(code).hexdigest()}"
 
 
 def has_own_reward(config: TrainConfig) -> bool:

@@ -5,6 +5,8 @@ Whoever starts a run pins and fetches its model; from then on every process find
 
 import json
 import sys
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +33,8 @@ def pin_model(config: TrainConfig) -> TrainConfig:
         UsageError: neither a folder with a model nor a usable model of the hub.
     """
     if not _on_hub(config):
-        if config.random_weights == "no" or not random_weights.is_built_in(config.model):
-            _check_code(_read_config(_folder(config)), config)
+        if not _is_made_up(config):
+            _usable(_folder(config), config)
         return config
     try:
         info = _ask_hub(config)
@@ -41,11 +43,8 @@ def pin_model(config: TrainConfig) -> TrainConfig:
             if (copy := _local_copy(config.model_copy(update={"revision": commit}))) is not None:
                 return config.model_copy(update={"revision": copy.name})
         raise _not_found(config, error) from None
-    files = [file.rfilename for file in info.siblings or []]
-    if config.random_weights == "no" and not any("/" not in name and name.endswith(".safetensors") for name in files):
-        fix = "name a model with safetensors weights, or save this one so: save_pretrained of transformers does"
-        raise UsageError(f"{config.model} has no safetensors weights on the hub", fix=fix)
     _check_code(info.config or {}, config)
+    _check_weights((file.rfilename for file in info.siblings or []), config)
     return config.model_copy(update={"revision": info.sha})
 
 
@@ -55,21 +54,23 @@ def resolve_model(config: TrainConfig) -> str:
     Raises:
         UsageError: neither a folder with a model nor a usable model of the hub.
     """
-    if config.random_weights == "no":
-        folder = _folder(config)
-        _check_code(_read_config(folder), config)
-        return str(folder)
     scaled = config.random_weights == "scaled"
-    if random_weights.is_built_in(config.model):
+    if _is_made_up(config):
         return str(random_weights.random_model(random_weights.built_in(config.model), None, scaled=scaled))
     folder = _folder(config)
-    return str(random_weights.random_model(_read_config(folder), folder, scaled=scaled))
+    settings = _usable(folder, config)
+    if config.random_weights == "no":
+        return str(folder)
+    return str(random_weights.random_model(settings, folder, scaled=scaled))
+
+
+def _is_made_up(config: TrainConfig) -> bool:
+    """Whether nothing of the model is needed but its name."""
+    return config.random_weights != "no" and random_weights.is_built_in(config.model)
 
 
 def _on_hub(config: TrainConfig) -> bool:
-    if config.random_weights != "no" and random_weights.is_built_in(config.model):
-        return False
-    return config.model != STARTER and not Path(config.model).expanduser().is_dir()
+    return config.model != STARTER and not _is_made_up(config) and not Path(config.model).expanduser().is_dir()
 
 
 def _folder(config: TrainConfig) -> Path:
@@ -90,7 +91,8 @@ def _local_copy(config: TrainConfig) -> Path | None:
         )
     except (OSError, ValueError):  # not there, in part, or no name of the hub's
         return None
-    return Path(snapshot)
+    complete = config.random_weights != "no" or any(Path(snapshot).glob(WEIGHTS))  # others fetch single files
+    return Path(snapshot) if complete else None
 
 
 def _commits_here(model: str) -> list[str]:
@@ -147,6 +149,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"the folder {folder} is no model: it has no config.json", fix=fix) from None
     except ValueError as error:
         raise UsageError(f"{folder / 'config.json'} is not JSON: {error}", fix="save the model again") from None
+
+
+def _usable(folder: Path, config: TrainConfig) -> dict[str, Any]:
+    """The `config.json` of a model that has what it takes to load it."""
+    settings = _read_config(folder)
+    _check_code(settings, config)
+    _check_weights((file.name for file in folder.iterdir()), config)
+    return settings
+
+
+def _check_weights(files: Iterable[str], config: TrainConfig) -> None:
+    if config.random_weights == "no" and not any(fnmatch(file, WEIGHTS) and "/" not in file for file in files):
+        fix = "name a model with safetensors weights, or save this one so: save_pretrained of transformers does"
+        raise UsageError(f"{config.model} has no safetensors weights", fix=fix)
 
 
 def _check_code(settings: dict[str, Any], config: TrainConfig) -> None:

@@ -82,7 +82,9 @@ class Prompter:
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         is_chat = self._tokenizer.chat_template is not None  # a template writes special tokens itself
-        return list(self._tokenizer(self.render(problem.text), add_special_tokens=not is_chat)["input_ids"])
+        # not verbose: what length fits is the server's to say, not the tokenizer's
+        encoded = self._tokenizer(self.render(problem.text), add_special_tokens=not is_chat, verbose=False)
+        return list(encoded["input_ids"])
 
     def check_length(self, problems: Sequence[Problem], limit: int, max_tokens: int) -> None:
         """Checks that the longest problems leave room for a completion.

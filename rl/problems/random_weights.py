@@ -13,12 +13,13 @@ import string
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rl.core.errors import UsageError
+from rl.core.errors import TallyError, UsageError
 
 FORMAT = 1
 """Raised when the same settings would make another model."""
@@ -116,6 +117,7 @@ def random_model(settings: dict[str, Any], tokenizer: Path | None, *, scaled: bo
 
     Raises:
         UsageError: transformers has no such model.
+        TallyError: there is no room for it, in memory or in the cache.
     """
     settings = scale_down(settings) if scaled else settings
     files = sorted({file for pattern in TOKENIZER_FILES for file in tokenizer.glob(pattern)} if tokenizer else ())
@@ -126,19 +128,23 @@ def random_model(settings: dict[str, Any], tokenizer: Path | None, *, scaled: bo
     folder = cache / key.hexdigest()[:16]
     if not folder.exists():
         print(f"making random weights in {folder}", file=sys.stderr)
-        cache.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=cache, prefix=".making-"))
         try:
-            for file in files:
-                shutil.copy(file, draft)
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # its memory goes with it
-                process.submit(_write, draft, settings, tokenizer is None).result()
-            draft.rename(folder)
-        except OSError:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".making-") as scratch:
+                draft = Path(scratch, "model")
+                draft.mkdir()
+                for file in files:
+                    shutil.copy(file, draft)
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # its memory goes with it
+                    process.submit(_write, draft, settings, tokenizer is None).result()
+                draft.rename(folder)
+        except BrokenProcessPool:
+            fix = "take --random-weights scaled, or a machine with more"
+            raise TallyError("making random weights was killed, likely for want of memory", fix=fix) from None
+        except OSError as error:
             if not folder.exists():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+                fix = "make room, or set XDG_CACHE_HOME to a folder that you may write to"
+                raise TallyError(f"cannot write {folder}: {error.strerror or error}", fix=fix) from None
     return folder
 
 

@@ -13,6 +13,7 @@ from rl.core.errors import UsageError
 Row = tuple[str, dict[str, Any]]
 """Where it is, for messages (`my.jsonl:3`), and its fields."""
 
+EXAMPLE = 'write rows like {"problem": "1+1", "answer": "2"}'
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 _SPLIT_FILE = re.compile(r"(?P<split>\w+?)(?:-\d+-of-\d+)?")
 """`train.jsonl`, and the hub's `train-00000-of-00002.parquet`."""
@@ -37,9 +38,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         if path.suffix == ".parquet":
             yield from _parquet(path)
         elif path.suffix == ".csv":
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                yield from ((f"{path}:{reader.line_num}", row) for row in reader)
+            yield from _csv(path)
         else:
             yield from _json(path)
     except OSError as error:
@@ -49,11 +48,28 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 _KINDS = "JSONL, JSON, Parquet or CSV, with that suffix"
+_TEXT = "utf-8-sig"
+"""UTF-8, with or without the mark that spreadsheets put before it."""
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(newline="", encoding=_TEXT) as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None in row:  # else a comma in a problem would end it, and make the rest of it the gold
+                    message = f"{where} has more cells than the first line has names"
+                    raise UsageError(message, fix="put cells with commas into double quotes")
+                yield where, row
+        except csv.Error as error:
+            message = f"{path} is not CSV after line {reader.line_num}: {error}"
+            raise UsageError(message, fix=f"name a file in {_KINDS}") from None
 
 
 def _json(path: Path) -> Iterator[Row]:
     """An array where the file begins with a bracket, else one object a line: both go by the name .json."""
-    with path.open() as file:
+    with path.open(encoding=_TEXT) as file:
         is_array = next((line.lstrip()[0] for line in file if line.strip()), "") == "["
         file.seek(0)
         if is_array:
@@ -65,16 +81,15 @@ def _json(path: Path) -> Iterator[Row]:
             found = ((where, _parsed(line, where)) for where, line in lines if line.strip())
         for where, row in found:
             if not isinstance(row, dict):
-                fix = 'write rows like {"problem": "1+1", "answer": "2"}'
-                raise UsageError(f"{where} is no object with fields", fix=fix)
+                raise UsageError(f"{where} is no object with fields", fix=EXAMPLE)
             yield where, row
 
 
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
-        raise UsageError(f"{where} is not JSON", fix='write rows like {"problem": "1+1", "answer": "2"}') from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{where} is not JSON", fix=EXAMPLE) from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -87,5 +102,5 @@ def _parquet(path: Path) -> Iterator[Row]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", row
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise UsageError(f"{path} is no Parquet file: {error}", fix=f"name a file in {_KINDS}") from None

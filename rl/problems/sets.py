@@ -14,7 +14,7 @@ from rewards import extract
 from rl.core.config import STARTER, TrainConfig
 from rl.core.errors import UsageError
 from rl.problems.hub import hub_splits
-from rl.problems.rows import SUFFIXES, Row, read_rows, split_files
+from rl.problems.rows import EXAMPLE, SUFFIXES, Row, read_rows, split_files
 from rl.problems.starter import starter_problems
 
 HELDOUT_SHARE = 0.1
@@ -33,7 +33,9 @@ class NamedSet:
     """A set that is known by its name, in its authors' schema."""
 
     hub: str
-    hub_config: str | None
+    hub_config: str
+    commit: str
+    """Of the hub's repository, so that the name means the same problems for ever."""
     read: Reading
 
 
@@ -54,10 +56,12 @@ def _svamp(row: dict[str, Any]) -> tuple[str, str]:
 
 
 NAMED_SETS = {
-    "gsm8k": NamedSet("openai/gsm8k", "main", _gsm8k),
-    "math": NamedSet("DigitalLearningGmbH/MATH-lighteval", "default", _math),
-    "math500": NamedSet("HuggingFaceH4/MATH-500", None, _math),
-    "svamp": NamedSet("ChilleD/SVAMP", None, _svamp),
+    "gsm8k": NamedSet("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866", _gsm8k),
+    "math": NamedSet(
+        "DigitalLearningGmbH/MATH-lighteval", "default", "0530c78699ea5e8eb5530600900e1f328b48acad", _math
+    ),
+    "math500": NamedSet("HuggingFaceH4/MATH-500", "default", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", _math),
+    "svamp": NamedSet("ChilleD/SVAMP", "default", "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef", _svamp),
 }
 
 
@@ -85,6 +89,7 @@ class Source:
             empty = False
             try:
                 text, gold = self.read(row)
+                (text + gold).encode()  # JSON can hold halves of characters, which are no text
             except KeyError as missing:
                 fix = "name the fields with --problem-field and --answer-field"
                 raise UsageError(f"{where} has no field {missing}; it has: {', '.join(row)}", fix=fix) from None
@@ -95,7 +100,7 @@ class Source:
                 raise UsageError(f"{where} has an empty problem", fix="write one, or take the row out")
             yield text, gold
         if empty:
-            raise UsageError(f"{self.name} has no rows", fix='write rows like {"problem": "1+1", "answer": "2"}')
+            raise UsageError(f"{self.name} has no rows", fix=EXAMPLE)
 
 
 def parse_mixture(text: str) -> list[tuple[int, str]]:
@@ -136,10 +141,10 @@ def find_source(name: str, config: TrainConfig, *, preferred: str) -> Source:
         return _in_files(name, Path(word).expanduser(), choose, read, rules)
     if named:
         fix = f"connect to the hub, or name the folder that has {word}/ by --data-dir"
-        return _on_hub(name, hub_splits(named.hub, named.hub_config, fix), choose, read, rules)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", word) and not word.endswith(SUFFIXES):
-        splits = hub_splits(word, None, "connect to the hub, or name a local file")
-        return _on_hub(name, splits, choose, read, rules)
+        return _on_hub(name, hub_splits(named.hub, named.hub_config, named.commit, fix), choose, read, rules)
+    if (hub := re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?", word)) and not word.endswith(SUFFIXES):
+        fix = "connect to the hub, name one of several configurations as owner/name/config, or name a local file"
+        return _on_hub(name, hub_splits(hub[1], hub[2], None, fix), choose, read, rules)
     known = ", ".join([STARTER, *NAMED_SETS])
     fix = f"name a file ({', '.join(SUFFIXES)}), a folder of them, a hub data set owner/name, or one of {known}"
     raise UsageError(f"cannot read the problems {name}: there is no such file", fix=fix)

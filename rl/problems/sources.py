@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from rl.core.config import HELDOUT, STARTER, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.types import Problem
-from rl.problems.golds import gold_faults, has_own_reward, verifier_version
+from rl.problems.golds import gold_faults, has_own_reward
 from rl.problems.order import Mixture
 from rl.problems.sets import Source, find_source, parse_mixture
 from rl.problems.starter import starter_problems
@@ -58,16 +58,27 @@ def check_problems(config: TrainConfig) -> list[str]:
         UsageError: as `load_problems`; or golds that cannot be verified, or training problems that are also evaluated,
             where they are not to be dropped.
     """
-    left_out = [] if _only_starter(config) else [*_check_golds(config), *_check_duplicates(config)]
+    left_out: list[str] = []
+    if not _only_starter(config):
+        sources = [*_trained(config), *_only_evaluated(config).values()]
+        left_out = [*_check_repeats(sources), *_check_golds(sources, config), *_check_duplicates(config)]
     load_problems(config, "train")
     load_eval_sets(config)
     return left_out
 
 
-def _check_golds(config: TrainConfig) -> Iterator[str]:
+def _check_repeats(sources: list[Source]) -> Iterator[str]:
+    for source in sources:
+        problems = stored(source)
+        if repeats := problems.repeats:
+            count = f"{repeats} of {len(problems) + repeats}"
+            yield f"{source.name}: {count} rows are left out, as they repeat a problem, whose first gold counts"
+
+
+def _check_golds(sources: list[Source], config: TrainConfig) -> Iterator[str]:
     if has_own_reward(config):
         return
-    for source in [*_trained(config), *_only_evaluated(config).values()]:
+    for source in sources:
         problems, faults = stored(source), _gold_faults(source)
         bad = problems.where(problems.has_gold_in(faults))
         count = f"{len(bad)} of {len(problems)}"
@@ -134,8 +145,8 @@ def _usable(source: Source, config: TrainConfig) -> StoredProblems:
 
 def _gold_faults(source: Source) -> dict[str, str]:
     """`gold_faults` of a source, computed once: every process of a run must drop the same."""
-    version = f"{version_of(source)}/{verifier_version()}"
-    return cached_json(version, f"checking golds of {source.name}", lambda: gold_faults(stored(source).golds()))
+    doing = f"checking the golds of {source.name}"
+    return cached_json(version_of(source), doing, lambda: gold_faults(stored(source).golds()))
 
 
 def _trained(config: TrainConfig) -> list[Source]:

@@ -11,10 +11,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from importlib import metadata
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import rewards
 from rl.core.errors import TallyError
 from rl.core.types import Problem
 from rl.problems.sets import Source
@@ -70,6 +72,11 @@ class StoredProblems(Sequence[Problem]):
     def where(self, chosen: "NDArray[np.bool_]") -> "StoredProblems":
         return replace(self, rows=self.rows[chosen])
 
+    @property
+    def repeats(self) -> int:
+        """Of a whole source: how many of its rows have the text of an earlier one."""
+        return self._starts[-1] - len(self)
+
     def golds(self) -> Iterator[str]:
         """Every gold at least once, in no order."""
         for batch in self.batches:
@@ -108,7 +115,7 @@ def stored(source: Source) -> StoredProblems:
 
 
 def version_of(source: Source) -> str:
-    """Changes when its problems may have: with the source, and with the code that reads it."""
+    """Changes when its problems or the faults of its golds may have: with the source, and with our code."""
     return f"{source.version}/{_code_version()}"
 
 
@@ -187,6 +194,7 @@ def _batch(problems: list[tuple[str, str]], source: Source) -> Any:
 
 @cache
 def _code_version() -> str:
-    return hashlib.sha256(
-        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    ).hexdigest()
+    """Of what reads problems, extracts their golds and checks them."""
+    rooms = Path(__file__).parent, Path(rewards.__file__).parent
+    code = b"".join(path.read_bytes() for room in rooms for path in sorted(room.glob("*.py")))
+    return f"{metadata.version('math-verify')}/{hashlib.sha256(code).hexdigest()}"

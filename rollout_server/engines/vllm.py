@@ -188,6 +188,8 @@ class VllmEngine:
     def _obey(self, engine: "LLMEngine") -> bool:
         """Carry out all commands, and wait for one if there is nothing to step. False when asked to stop."""
         while not self._commands.empty() or not engine.has_unfinished_requests():
+            if self._commands.empty():
+                engine.step()  # samples nothing: the metrics count what ended after the last step's count
             command = self._commands.get()
             if command is None:
                 return False

@@ -1,5 +1,6 @@
 """Requests of text as vLLM's sampling parameters, and vLLM's outputs as pieces of text."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
@@ -17,7 +18,9 @@ def load_tokenizer(model: str, *, trust_remote_code: bool) -> Tokenizer | None:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        print(f"rollout server: no requests of text, for the tokenizer cannot be loaded: {reason}", file=sys.stderr)
         return None
     empty = len(tokenizer) <= len(tokenizer.all_special_ids)  # transformers makes one where there are no files
     return None if empty else cast(Tokenizer, tokenizer)

@@ -157,16 +157,26 @@ def test_a_run_ends_early_evaluated_on_every_set_and_is_made_longer(train: Start
     assert line.startswith("nothing to do: no held-out pass@1 above 0.000")
     assert steps_of(run)[-1] == last
 
-    code, out, err = train("--resume", str(run.root), "--patience", "99", "--steps", str(last + 1)).finish()
+    budget = 1 + sum(record["tokens"] for record in run.records() if record["kind"] == "step")
+    code, out, err = train("--resume", str(run.root), "--patience", "99", "--token-budget", str(budget)).finish()
     assert (code, err) == (0, "")
-    assert steps_of(run) == list(range(1, last + 2))
-    assert run.checkpoint_steps() == [0, last + 1]
-    code, out, _ = train("--resume", str(run.root)).finish()
-    assert (code, out.startswith(f"nothing to do: all {last + 1} steps are made")) == (0, True)
+    assert re.search(rf"^ended: \d+ completion tokens are trained on \(--token-budget {budget}\)", out, re.MULTILINE)
+    end = steps_of(run)[-1]
+    assert steps_of(run) == list(range(1, end + 1))
+    assert end > last
+    assert run.checkpoint_steps() == [0, end]
+    for argv, why in (
+        ([], "completion tokens are trained on"),
+        (["--max-minutes", "0.0001"], "minutes of training are over"),
+        (["--steps", str(end)], f"all {end} steps are made"),
+    ):
+        code, out, err = train("--resume", str(run.root), *argv).finish()
+        (line,) = out.splitlines()
+        assert (code, err, line.startswith("nothing to do: "), why in line) == (0, "", True, True)
 
     launches = json.loads((run.root / "provenance.json").read_text())
     assert ["--resume" in launch["command"] for launch in launches] == [False, True], "what did nothing is no launch"
-    record = next(r for r in run.records() if (r["kind"], r["step"]) == ("step", last + 1))
+    record = next(r for r in run.records() if (r["kind"], r["step"]) == ("step", end))
     n = len(load_problems(run.config(), "train"))
     had_turn = range(1, 1 + round(record["epoch"] * n))
     with closing(Buffer(run.buffer_url, capacity=256, group_size=8)) as buffer:
@@ -200,11 +210,12 @@ def test_nothing_outlives_a_parent_that_is_killed(train: Start, tmp_path: Path) 
 
 def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    shutil.copytree(STARTER_MODEL, broken, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(STARTER_MODEL, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
     code, _, err = train("--model", str(broken), "--run-dir", str(tmp_path / "run")).finish()
     assert code == 3
     assert "ended with exit code" in err
-    assert "safetensors" in err
+    assert "afetensor" in err
     assert "Traceback" not in err
 
 
@@ -240,6 +251,7 @@ def test_a_prompt_that_is_too_long_is_told_with_its_length(train: Start, tmp_pat
     assert "--resume" not in err
     assert "has 604 tokens: with --max-tokens 40 that is over 512" in err
     assert "smaller --max-tokens" in err
+    assert err.count("fix: ") == 1
 
 
 def test_a_port_that_is_taken(train: Start, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rewards.verdict import Mark
-from rl.evaluate.draft import Draft, answered, path_of
+from rl.evaluate.draft import Counter, Draft, path_of
 from rl.evaluate.result import EvalResult, QuestionResult
 from tests.results import eval_result, question_result
 
@@ -29,8 +29,18 @@ def final(tmp_path: Path) -> Path:
 
 
 def test_what_was_answered_is_there_again(final: Path) -> None:
-    assert answered(final) == 2
     assert Draft(final, PINNED).answered == [question("a"), question("b")]
+
+
+def test_what_is_answered_is_counted_from_where_the_last_look_ended(final: Path) -> None:
+    counter = Counter(final)
+    assert [counter.answered(), counter.answered()] == [2, 2]
+    draft = Draft(final, PINNED)
+    draft.add(question("c"))
+    assert counter.answered() == 3
+    draft.finish(final, [question("a")], seconds=1.0)
+    assert counter.answered() == 3
+    assert Counter(final).answered() == 0
 
 
 def test_a_line_that_was_being_written_is_dropped_and_the_next_is_whole(final: Path) -> None:
@@ -47,7 +57,7 @@ def test_a_line_that_was_being_written_is_dropped_and_the_next_is_whole(final: P
 )
 def test_a_draft_of_something_else_is_begun_anew(final: Path, changed: dict[str, object]) -> None:
     assert Draft(final, replace(PINNED, **changed)).answered == []
-    assert answered(final) == 0
+    assert Counter(final).answered() == 0
 
 
 def test_a_finished_evaluation_leaves_no_draft(final: Path) -> None:
@@ -55,4 +65,3 @@ def test_a_finished_evaluation_leaves_no_draft(final: Path) -> None:
     assert EvalResult.load(final) == result
     assert (result.step, result.seconds, len(result.questions)) == (8, 3.0, 2)
     assert [path.name for path in final.parent.iterdir()] == [final.name]
-    assert answered(final) == 0

@@ -11,7 +11,7 @@ from rewards import VerifierPool
 from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
 from rl.core.processes import Child, Children
-from rl.evaluate.draft import answered
+from rl.evaluate.draft import Counter
 from rl.evaluate.evaluator import Evaluator
 from rl.evaluate.result import EvalResult
 from rl.launch.server import listen, url_of
@@ -64,7 +64,7 @@ def test_a_killed_evaluation_asks_only_what_is_missing(url: str, tmp_path: Path)
         evaluate(url, path, killed_after=15)
     assert killed.group_contains(KilledError)
     assert not path.exists()
-    kept = answered(path)
+    kept = Counter(path).answered()
     assert 15 <= kept < len(PROBLEMS)
 
     result, done = evaluate(url, path)

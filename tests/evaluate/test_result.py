@@ -243,6 +243,23 @@ def test_several_sets_are_one_table_and_each_is_compared_with_its_own_first_row(
     assert format_sets({"heldout": heldout}) == format_table(heldout)
 
 
+def test_on_a_narrow_terminal_rows_are_columns() -> None:
+    sets = {"heldout": {"start": evaluation("rwww", "rrww"), "end": evaluation("rrrr", "rrrr", step=8)}}
+    table = format_sets(sets)
+    assert format_sets(sets, width=120) == table
+    lines = format_sets(sets, width=80).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) <= 80
+    assert [line.split()[0] for line in lines] == [
+        *("heldout", "step", "questions", "pass@1", "pass@4", "maj@4", "pass@1", "p")
+    ]
+    assert lines[0].split() == ["heldout", "start", "end"]
+    assert all(cell.strip() in format_sets(sets, width=80) for cell in table.splitlines()[3].split("|"))
+    two = format_sets(sets | {"gsm8k@test": sets["heldout"]}, width=80)
+    assert two.split("\n\n")[0].splitlines() == lines
+    assert two.split("\n\n")[1].startswith("gsm8k@test")
+
+
 def test_sets_are_found_under_their_own_names(tmp_path: Path):
     run = RunDir(tmp_path)
     run.evals.mkdir()

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -12,11 +14,11 @@ from rl.core.config import TrainConfig
 from rl.core.errors import PublishError
 from rl.core.processes import Children
 from rl.launch.placement import place
-from rl.launch.server import listen_all, start_servers, url_of
+from rl.launch.server import listen, listen_all, start_server, start_servers, url_of
 from rl.learner.policy import Policy
 from rl.learner.publish import Publisher
 from rl.problems.starter import STARTER_MODEL
-from rollout_server.schema import GenerateRequest, GenerateResponse, Sampling
+from rollout_server.schema import AdapterReceipt, GenerateRequest, GenerateResponse, Sampling
 
 pytestmark = pytest.mark.vllm
 CONFIG = TrainConfig(servers=2)
@@ -54,7 +56,7 @@ async def accepted(servers: Servers, policy: str) -> list[list[int]]:
 def test_a_version_is_proved_by_every_server_and_sampled_by_the_least_busy(urls: list[str]) -> None:
     async def run() -> None:
         async with Servers(urls, Counting) as servers:
-            await servers.wait_ready(120)
+            await servers.wait_ready()
             proof = await Publisher(servers, moved_policy(), "both", [PROMPT], CONFIG.temperature).publish(1)
             assert proof.logprob_gap <= 1e-4
             assert await accepted(servers, "both") == [[1], [1]]
@@ -74,13 +76,50 @@ def test_a_version_that_one_server_does_not_serve_is_accepted_by_none(urls: list
 
     async def run() -> None:
         async with Servers(urls, second_serves_the_base) as servers:
-            await servers.wait_ready(120)
+            await servers.wait_ready()
             with pytest.raises(PublishError, match="looks like the base") as error:
                 await Publisher(servers, moved_policy(), "one", [PROMPT], CONFIG.temperature).publish(1)
             assert urls[1] in str(error.value)
             assert await accepted(servers, "one") == [[], []]
 
     asyncio.run(run())
+
+
+def test_a_refused_version_is_withdrawn_from_a_server_that_is_slow_to_take_it(urls: list[str]) -> None:
+    """The first refuses before the second has got it: it must not come there after its withdrawal."""
+    refused = asyncio.Event()
+
+    class Refuses(ServerClient):
+        async def put_adapter(self, policy: str, version: int, adapter: bytes) -> AdapterReceipt:
+            receipt = await super().put_adapter(policy, version, adapter)
+            asyncio.get_running_loop().call_later(0.2, refused.set)
+            return receipt.model_copy(update={"modules": 0})
+
+    class Waits(ServerClient):
+        async def put_adapter(self, policy: str, version: int, adapter: bytes) -> AdapterReceipt:
+            await refused.wait()
+            return await super().put_adapter(policy, version, adapter)
+
+    async def run() -> None:
+        async with Servers(urls, lambda url: (Refuses if url == urls[0] else Waits)(url)) as servers:
+            await servers.wait_ready()
+            with pytest.raises(PublishError, match="loaded 0 of"):
+                await Publisher(servers, moved_policy(), "late", [PROMPT], CONFIG.temperature).publish(1)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others)
+            answers = [await client.policies() for client in servers.clients]
+            assert not any(v.policy == "late" for answer in answers for v in answer.versions)
+
+    asyncio.run(run())
+
+
+def test_a_server_started_by_itself_takes_the_configured_memory(tmp_path: Path) -> None:
+    for config, share in [(CONFIG, "0.9"), (CONFIG.model_copy(update={"gpu_memory": 0.3}), "0.3")]:
+        with Children() as children, listen(0) as listener:
+            child = children.add(start_server(config, listener, tmp_path / "server.log", {}))
+            command = psutil.Process(child.pid).cmdline()
+        assert command[command.index("--gpu-memory") + 1] == share
 
 
 class Counting(ServerClient):

@@ -52,7 +52,7 @@ def policy() -> Policy:
 def against(url: str, use: Callable[[Servers], Awaitable[object]], client: type[ServerClient] = ServerClient) -> None:
     async def run() -> None:
         async with Servers([url], client) as servers:
-            await servers.wait_ready(120)
+            await servers.wait_ready()
             await use(servers)
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""Where models come from. The hub is a small server here that speaks the part of its protocol that is used."""
+"""Where models come from. The hub is that of `tests.hub`."""
 
 import json
 import os
@@ -6,9 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
@@ -16,74 +14,18 @@ import torch
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.learner.policy import Policy
-from rl.problems.models import resolve_model
+from rl.problems.models import pin_model, resolve_model
 from rl.problems.starter import STARTER_MODEL
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Serves the repositories in `root`, all of whose branches are at one commit, and counts what it sends."""
-
-    root: Path
-    sent: list[str]
-    url: str
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        words = self.path.partition("?")[0].strip("/").split("/")
-        try:
-            if words[:2] == ["api", "models"]:
-                folder = self.root / words[2] / words[3]
-                files = [{"rfilename": f.name, "size": f.stat().st_size} for f in sorted(folder.iterdir())]
-                if "tree" in words:
-                    tree = [{"type": "file", "path": f["rfilename"], "size": f["size"], "oid": "0" * 40} for f in files]
-                    return self._send(json.dumps(tree).encode(), body)
-                settings = json.loads((folder / "config.json").read_text())
-                info = {"id": "/".join(words[2:4]), "sha": COMMIT, "siblings": files, "config": settings}
-                return self._send(json.dumps(info).encode(), body)
-            data = (self.root / words[0] / words[1] / words[4]).read_bytes()
-            if body:
-                self.sent.append(words[4])
-            return self._send(data, body)
-        except (OSError, IndexError):
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def _send(self, data: bytes, body: bool) -> None:
-        self.send_response(200)
-        self.send_header("ETag", f'"{len(data)}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+from tests.hub import COMMIT, Hub, serve
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[type[Hub]]:
     """A hub with the starter model as tiny/model."""
-    handler = type("OneHub", (Hub,), {"root": tmp_path / "hub", "sent": []})
-    shutil.copytree(STARTER_MODEL, handler.root / "tiny" / "model")
-    (handler.root / "tiny" / "model" / "pytorch_model.bin").write_bytes(b"never fetched")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.url = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    shutil.copytree(STARTER_MODEL, tmp_path / "hub" / "tiny" / "model")
+    (tmp_path / "hub" / "tiny" / "model" / "pytorch_model.bin").write_bytes(b"never fetched")
+    with serve(tmp_path / "hub") as hub:
+        yield hub
 
 
 def ask(hub: type[Hub], call: str, *, offline: bool = False) -> subprocess.CompletedProcess[str]:
@@ -96,6 +38,18 @@ cli.run(lambda argv: print({call}))"""
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(hub.root.parent / "home"), "HF_HUB_OFFLINE": str(int(offline))}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+
+
+def test_the_starter_and_folders_are_models(tmp_path: Path) -> None:
+    assert resolve_model(TrainConfig(model="starter")) == str(STARTER_MODEL)
+    assert resolve_model(TrainConfig(model=str(STARTER_MODEL))) == str(STARTER_MODEL)
+    for refuses in (pin_model, resolve_model):
+        with pytest.raises(UsageError, match=r"no config\.json"):
+            refuses(TrainConfig(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    for refuses in (pin_model, resolve_model):
+        with pytest.raises(UsageError, match="has no safetensors weights"):
+            refuses(TrainConfig(model=str(tmp_path)))
 
 
 def test_a_hub_model_is_pinned_without_fetching_and_fetched_once(hub: type[Hub]) -> None:
@@ -113,6 +67,13 @@ def test_a_hub_model_is_pinned_without_fetching_and_fetched_once(hub: type[Hub])
     assert ask(hub, resolve).stdout.strip() == str(folder)  # as the run's other processes do
     assert ask(hub, pin, offline=True).stdout.strip() == COMMIT
     assert hub.sent == sent
+
+
+def test_a_hub_model_of_which_others_fetched_a_part_is_fetched_whole(hub: type[Hub]) -> None:
+    part = f"__import__('huggingface_hub').hf_hub_download('tiny/model', 'config.json', revision='{COMMIT}')"
+    assert ask(hub, part).returncode == 0
+    folder = ask(hub, f"resolve_model(TrainConfig(model='tiny/model', revision='{COMMIT}'))").stdout.strip()
+    assert Path(folder, "model.safetensors").exists()
 
 
 def test_a_hub_model_without_safetensors_is_refused(hub: type[Hub]) -> None:

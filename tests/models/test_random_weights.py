@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl.core import cli
 from rl.core.config import TrainConfig
-from rl.core.errors import UsageError
+from rl.core.errors import TallyError, UsageError
 from rl.problems.models import pin_model, resolve_model
 from rl.problems.random_weights import built_in, coin, scale_down
 from rl.problems.starter import STARTER_MODEL
@@ -97,6 +97,14 @@ def test_a_model_that_cannot_be_scaled_says_why(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}))
     with pytest.raises(UsageError, match="no 'num_hidden_layers'"):
         resolve_model(TrainConfig(model=str(tmp_path), random_weights="scaled"))
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(TallyError, match="Not a directory") as error:
+        resolve_model(TrainConfig(model=str(STARTER_MODEL), random_weights="full"))
+    assert "XDG_CACHE_HOME" in error.value.fix
 
 
 def test_random_weights_are_marked_by_a_coin_unless_another_reward_is_named() -> None:

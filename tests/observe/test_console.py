@@ -11,6 +11,7 @@ from rl.observe.console import TrainConsole
 from rl.observe.readings import clock, eval_line, seconds_left, step_line
 from tests.observe.recorded import step_record
 
+PUBLISHED = {"kind": "publish", "step": 0}
 ESTIMATE = {"value": 0.5, "low": 0.4, "high": 0.6, "n_questions": 9}
 
 
@@ -80,6 +81,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 def test_silence_is_told_from_slow_steps(seconds: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     said = TrainConsole(TrainConfig(steps=9), 0, [])
+    said.show(PUBLISHED)
     seconds[0] = 29
     assert not said.overdue
     seconds[0] = 31
@@ -100,9 +102,21 @@ def test_silence_is_told_from_slow_steps(seconds: list[float], capsys: pytest.Ca
     assert lines[1].endswith("mismatch 2e-13")  # without a terminal nothing is left out
 
 
+def test_while_models_load_no_step_is_overdue(seconds: list[float]) -> None:
+    said = TrainConsole(TrainConfig(steps=9), 0, [])
+    seconds[0] = 600
+    assert not said.overdue
+    said.show(PUBLISHED)
+    seconds[0] = 629
+    assert not said.overdue
+    seconds[0] = 631
+    assert said.overdue
+
+
 def test_a_resumed_run_knows_the_pace_from_before(seconds: list[float]) -> None:
     past = [step_record(1, step_s=60.0), step_record(2, step_s=900.0), {"kind": "eval", "step": 1}]
     said = TrainConsole(TrainConfig(steps=9), 1, past)  # the second step is to be made again
+    said.show(PUBLISHED)
     seconds[0] = 179
     assert not said.overdue
     seconds[0] = 181

@@ -182,6 +182,8 @@ def test_text_without_tricks_is_left_as_it_is() -> None:
     ("arguments", "message"),
     [
         (["--step", "99"], "no sampled group is as you asked"),
+        (["--limit", "0"], "--limit 0 shows nothing"),
+        (["--limit", "-1", "--changed"], "--limit -1 shows nothing"),
         (["--set", "heldout", "--step", "3"], "has no evaluation of heldout at step 3"),
         (["--set", "math500"], "has no evaluation of math500"),
         (["--best", "--changed"], "not allowed with"),

@@ -1,26 +1,22 @@
 """W&B and TensorBoard hold what metrics.jsonl holds, whatever happened to them; real processes and W&B's own reader."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from rl.core.rundir import RunDir, name_of
 from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
+from tests.observe.synced import LIMIT_S, assert_holds_everything, environment, found_in_wandb, sync
+from tests.observe.wandb_server import Cloud, cloud
 
-LIMIT_S = 200
 KEY = "0123456789abcdef" * 2 + "01234567"
 
 
@@ -42,76 +38,17 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def environment(run: RunDir, **more: str) -> dict[str, str]:
-    """Without a key, wherever one may be."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return clean | {"HOME": str(run.root.parent), "NETRC": str(run.root.parent / "netrc")} | more
-
-
-def sync(run: RunDir, *flags: str, **env: str) -> str:
-    command = [sys.executable, "-m", "rl.sync", str(run.root), *flags]
-    answer = subprocess.run(
-        command, env=environment(run, **env), capture_output=True, text=True, check=False, timeout=LIMIT_S
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
-
-
-def wandb_records(run: RunDir, kind: str) -> list[dict[str, Any]]:
-    """Of all files of the run, oldest first, as W&B's reader prints them."""
-    found = []
-    for path in sorted(run.wandb.glob("offline-run-*")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout.splitlines()
-        found += [line[kind] for line in map(json.loads, lines) if line["type"] == kind]
-    return found
-
-
-def table_rows(run: RunDir, row: dict[str, Any], name: str) -> list[list[Any]]:
-    path, *_ = run.wandb.glob(f"offline-run-*/files/{row[f'{name}.path']}")  # one more where its writer was killed
-    return list(json.loads(path.read_text())["data"])
-
-
-def assert_holds_everything(run: RunDir) -> None:
-    """Each record once, with its numbers, and the tables of evaluations and completions."""
-    rows = [history["item"] for history in wandb_records(run, "history")]
-    numbers = Counter(row.get("_step", 0) for row in rows)
-    lines = run.metrics_file.read_text().splitlines()
-    assert numbers == Counter(range(len(lines) + 1))
-    by_number = {row.get("_step", 0): row for row in rows}
-    assert len(table_rows(run, by_number[0], "metrics")) > 30
-    for number, line in enumerate(lines, start=1):
-        record, row = json.loads(line), by_number[number]
-        assert row["step"] == record["step"]
-        if record["kind"] == "step":
-            assert row["train/reward"] == record["reward"]
-            assert row["sampler/no_signal"] == record["no_signal"]
-            assert row["time/step_s"] == record["step_s"]
-        if record["kind"] == "step" and (record["step"] == 1 or record["step"] % 2 == 0):
-            completions = table_rows(run, row, "completions")
-            assert [line[0] for line in completions] == [record["step"]] * 4
-            assert {line[5] for line in completions} == {"right", "wrong"}
-        if record["kind"] == "publish":
-            assert row["publish/logprob_gap"] == record["logprob_gap"]
-        if record["kind"] == "eval":
-            place = f"eval/{record['set']}"
-            for end, key in (("value", ""), ("low", "/low"), ("high", "/high")):
-                assert row[f"{place}/pass@1{key}"] == record["summary"]["pass@1"][end]
-            assert len(table_rows(run, row, f"{place}/questions")) == row[f"{place}/questions.nrows"]
-
-
 def test_wandb_offline_holds_what_the_metrics_hold_and_a_second_sync_adds_nothing(run: RunDir) -> None:
-    assert f"wandb sync {run.wandb}/offline-run-" in sync(run)
-    assert_holds_everything(run)
-    (begun,) = wandb_records(run, "run")
+    assert f"wandb sync {run.wandb}\n" in sync(run)
+    sync(run)
+    found = assert_holds_everything(run)
+    (begun,) = found["run"]
     assert begun["run_group"] == "pairs"
     assert begun["tags"] == ["one", "two"]
     assert begun["config"]["update"]["sources"]["wandb_group"] == "flag"
-    metrics = {metric["glob_name"]: metric["step_metric"] for metric in wandb_records(run, "metric")[1:]}
+    metrics = {metric["glob_name"]: metric["step_metric"] for metric in found["metric"][1:]}
     assert metrics["train/*"] == metrics["eval/*"] == "step"
-
-    assert len(sync(run).split("wandb sync")[1].split()) == 1
-    assert_holds_everything(run)
+    assert len(list(run.wandb.glob("offline-run-*"))) == 1
 
 
 def test_the_adapter_is_stored_once_where_that_is_asked_for(run: RunDir) -> None:
@@ -124,7 +61,7 @@ def test_the_adapter_is_stored_once_where_that_is_asked_for(run: RunDir) -> None
     run.config_file.write_text(json.dumps(config))
     for _ in range(2):
         sync(run)
-    (adapter,) = [artifact for artifact in wandb_records(run, "artifact") if artifact["type"] == "model"]
+    (adapter,) = [artifact for artifact in found_in_wandb(run)["artifact"] if artifact["type"] == "model"]
     assert name_of(6) in adapter["aliases"]
     assert len(adapter["manifest"]["contents"]) == 2
 
@@ -135,21 +72,17 @@ def test_wandb_off_writes_nothing(run: RunDir) -> None:
 
 
 def test_nothing_is_missing_after_the_tracker_and_wandb_core_were_killed(run: RunDir) -> None:
-    tracker = subprocess.Popen([sys.executable, "-m", "rl.observe", str(run.root)], env=environment(run))
-    try:
+    with follow(run) as tracker:
         wait_until(lambda: any(run.wandb.glob("*/run-*.wandb")), tracker)
+        begun = size_of(run)
         record(run, range(7, 9))
-        wait_until(lambda: len(wandb_records(run, "history")) > 3, tracker)
-        for child in psutil.Process(tracker.pid).children(recursive=True):
-            child.kill()
-    finally:
-        tracker.kill()
-    assert tracker.wait() in (-signal.SIGKILL, 1)  # by us, or because W&B's service had gone
+        wait_until(lambda: size_of(run) > begun, tracker)
+        for process in [*psutil.Process(tracker.pid).children(recursive=True), tracker]:
+            process.kill()
+    assert tracker.returncode in (-signal.SIGKILL, 1)  # by us, or because W&B's service had gone
     record(run, range(9, 11))
     sync(run)
     assert_holds_everything(run)
-    ids = {begun["run_id"] for begun in wandb_records(run, "run")}
-    assert len(ids) == 1
 
 
 def test_an_unreachable_server_leaves_the_run_in_files(run: RunDir) -> None:
@@ -161,19 +94,67 @@ def test_an_unreachable_server_leaves_the_run_in_files(run: RunDir) -> None:
     assert_holds_everything(run)
 
 
-def test_a_wrong_key_leaves_the_run_in_files(run: RunDir, refusing_server: str) -> None:
-    said = sync(run, WANDB_BASE_URL=refusing_server, WANDB_API_KEY=KEY)
-    assert "not everything is uploaded" in said
+def online(server: Cloud) -> dict[str, str]:
+    return {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+
+
+def test_a_wrong_key_leaves_the_run_in_files(run: RunDir) -> None:
+    with cloud(refuses="graphql") as server:
+        assert f"python -m rl.sync {run.root}" in sync(run, code=3, **online(server))
     assert_holds_everything(run)
 
 
+def test_what_the_server_refused_is_not_taken_for_uploaded(run: RunDir) -> None:
+    with cloud(refuses="file_stream") as server:
+        assert "did not take everything" in sync(run, code=3, **online(server))
+        assert not server.rows
+    assert any(run.wandb.glob("logs/debug-sync.*")), "what W&B leaves behind is in the run's directory"
+    with cloud() as server:
+        assert f"everything is uploaded {server.url}/me/tally/runs/" in sync(run, **online(server))
+        assert_uploaded(run, server)
+
+
+def assert_uploaded(run: RunDir, server: Cloud) -> None:
+    """All rows of the files are at the server once, in their order, and all tables."""
+    rows = [history["item"] for history in assert_holds_everything(run)["history"]]
+    assert [row["_step"] for _, row in sorted(server.rows.items())] == [row.get("_step", 0) for row in rows]
+    tables = {value for row in rows for name, value in row.items() if name.endswith(".path")}
+    assert tables | {"config.json", "provenance.json", "code.diff"} <= server.files
+
+
+def test_a_resumed_run_goes_on_in_the_same_run_of_wandb_online(run: RunDir) -> None:
+    with cloud() as server:
+        for launch, steps in ((1, range(7, 8)), (2, range(7, 9))):  # 7 again, as after a kill
+            tracker = follow(run, **online(server))
+            record(run, steps)
+            n = len(run.metrics_file.read_text().splitlines())
+            wait_until(lambda n=n: len(server.rows) == n + 1, tracker)  # while the run goes on
+            tracker.terminate()
+            said, _ = tracker.communicate(timeout=LIMIT_S)
+            assert tracker.returncode == 0
+            assert "everything is uploaded" in said
+            assert server.ended == launch
+        assert_uploaded(run, server)
+
+
+def test_settings_that_wandb_does_not_take_are_said_in_a_sentence(run: RunDir, tmp_path: Path) -> None:
+    assert "valid URL" in sync(run, code=2, WANDB_BASE_URL="nonsense")
+    slashed = new_run(tmp_path / "slashed", "--wandb-project", "a/b")
+    slashed.log(**step_record(1))
+    assert "cannot contain characters" in sync(slashed, code=2)
+
+
+def test_files_that_cannot_be_read_back_are_not_written_again(run: RunDir) -> None:
+    sync(run)
+    (lost,) = run.wandb.glob("offline-run-*/run-*.wandb")
+    lost.rename(run.root / "elsewhere")
+    lost.symlink_to(run.root / "nowhere")
+    assert "cannot read its own file" in sync(run, code=3)
+    assert len(list(run.wandb.glob("offline-run-*"))) == 1
+
+
 def test_a_tracker_that_is_asked_to_end_writes_the_rest(run: RunDir) -> None:
-    tracker = subprocess.Popen(
-        [sys.executable, "-m", "rl.observe", str(run.root)],
-        env=environment(run),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    tracker = follow(run)
     wait_until(lambda: any(run.wandb.glob("*/run-*.wandb")), tracker)
     run.log(**step_record(7))
     tracker.terminate()
@@ -202,30 +183,18 @@ def test_tensorboard_holds_every_step_once(run: RunDir) -> None:
     assert "config" in found
 
 
-@pytest.fixture
-def refusing_server() -> Iterator[str]:
-    """It knows no key: every request is answered with 401."""
-
-    class Refuse(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(401)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_POST = do_HEAD
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Refuse)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def size_of(run: RunDir) -> int:
+    """Bytes of the run's W&B files."""
+    return sum(path.stat().st_size for path in run.wandb.glob("offline-run-*/run-*.wandb"))
 
 
-def wait_until(condition: Any, tracker: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:
+def follow(run: RunDir, **env: str) -> "subprocess.Popen[str]":
+    """The tracker's process, as a run starts it."""
+    command = [sys.executable, "-m", "rl.observe", str(run.root)]
+    return subprocess.Popen(command, env=environment(run, **env), stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], bool], tracker: "subprocess.Popen[str]") -> None:
     end = time.monotonic() + LIMIT_S
     while not condition():
         assert tracker.poll() is None, "the tracker ended"

@@ -14,8 +14,9 @@ from rich.console import Console
 from rl.core.errors import UsageError
 from rl.core.metrics import EVAL, PUBLISH, STEP, SUMMARY
 from rl.core.rundir import RunDir
+from rl.observe.readings import READINGS
 from rl.observe.rules import RULES, concerns
-from rl.observe.watch import Watched, in_progress, sparkline, view
+from rl.observe.watch import Watched, fitted, in_progress, sparkline, view
 from rl.watch import main
 from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
 
@@ -67,7 +68,7 @@ def test_the_view_fits_and_is_plain_without_a_terminal(look_at: LookAt, run: Run
 
 
 def test_a_terminal_without_colour_gets_none(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = Watched(run, lambda config, records: None).look()
+    look = Watched(run).look()
 
     def drawn() -> str:
         console = Console(force_terminal=True, width=80, highlight=False, markup=False, color_system="standard")
@@ -80,6 +81,21 @@ def test_a_terminal_without_colour_gets_none(run: RunDir, monkeypatch: pytest.Mo
     assert colour.search(drawn())
     monkeypatch.setenv("NO_COLOR", "1")
     assert not colour.search(drawn())
+
+
+def test_a_low_terminal_gets_the_first_readings(run: RunDir) -> None:
+    def drawn(height: int) -> list[str]:
+        console = Console(width=80, height=height, highlight=False, markup=False)
+        with console.capture() as capture:
+            console.print(fitted(console, run, Watched(run).look()))
+        return capture.get().splitlines()
+
+    whole, low = drawn(50), drawn(20)
+    assert len(whole) > 20
+    assert len(low) == 20
+    assert low[-1].startswith("groups ")
+    assert any(line.startswith("reward") for line in low)
+    assert not any(line.startswith("mismatch") for line in low)
 
 
 def test_a_copy_looks_the_same_and_stays_as_it_is(look_at: LookAt, run: RunDir, tmp_path: Path) -> None:
@@ -103,9 +119,33 @@ def test_why_a_run_ended_is_said(look_at: LookAt, tmp_path: Path) -> None:
     assert "ended: all 2 steps are made" in look_at(run, 80)
 
 
+def test_the_last_evaluations_are_no_silence_to_worry_about(look_at: LookAt, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "--steps", "2")
+    for step in (1, 2):
+        run.log(**step_record(step))
+    longer = {"time": "2020-01-01T00:00:00+00:00"}
+    run.log(**step_record(1) | longer)
+    with run.locked():
+        assert "! nothing for" in look_at(run, 80)
+        run.log(**step_record(2) | longer)
+        out = look_at(run, 80)
+    assert "ending: all 2 steps are made; the last evaluations are made" in out
+    assert "! nothing for" not in out
+
+
+@pytest.mark.parametrize("line", ['{"kind": "eval", "step": 0, "summary": {}}', '{"kind": "step", "st'])
+def test_records_that_cannot_be_read_are_told(look_at: LookAt, tmp_path: Path, line: str) -> None:
+    run = new_run(tmp_path / "run")
+    run.metrics_file.write_text(f"{line}\n")
+    for read in (run.records, lambda: look_at(run, 80)):
+        with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read") as told:
+            read()
+        assert "version of Tally" in told.value.fix
+
+
 def test_a_resume_makes_the_steps_after_it_again(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
-    watched = Watched(run, lambda config, records: None)
+    watched = Watched(run)
     for step in range(1, 6):
         run.log(**step_record(step))
     assert watched.look().step == 5
@@ -119,7 +159,7 @@ def test_a_line_that_is_still_being_written_is_read_later(tmp_path: Path) -> Non
     run.log(**step_record(1))
     whole = run.metrics_file.read_bytes()
     run.metrics_file.write_bytes(whole[:-20])
-    watched = Watched(run, lambda config, records: None)
+    watched = Watched(run)
     assert watched.look().step == 0
     run.metrics_file.write_bytes(whole)
     assert watched.look().step == 1
@@ -169,6 +209,12 @@ def test_a_sparkline_is_the_means_of_equal_stretches(values: list[float], width:
     assert sparkline(values, width) == line
 
 
+@pytest.mark.parametrize("label", [reading.label for reading in READINGS])
+def test_what_the_step_line_shows_is_explained(label: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--explain", label.upper()])
+    assert re.search(rf"\b{label}(_|\b)", capsys.readouterr().out)
+
+
 def test_every_metric_is_explained() -> None:
     command = [sys.executable, "-m", "rl.watch", "--explain"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -190,4 +236,4 @@ def test_bad_input_is_told_without_a_traceback(arguments: list[str], message: st
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no config\.json"):
-        Watched(RunDir(tmp_path), lambda config, records: None)
+        Watched(RunDir(tmp_path))

@@ -54,6 +54,15 @@ def test_an_epoch_is_as_many_groups_as_there_are_problems() -> None:
     assert [order.epoch(i) for i in (1, 20, 40, 100)] == [0.025, 0.5, 1.0, 2.5]
 
 
+def test_coverage_is_the_share_of_a_mixture_that_had_its_turn() -> None:
+    order = ProblemOrder(Mixture((problems_of("a", 5), problems_of("b", 20)), (2, 1)), seed=0)
+    seen = set()
+    for i in range(1, 70):
+        seen.add(order(i).id)
+        assert order.coverage(i) == len(seen) / 25
+    assert order.coverage(58) < order.coverage(59) == 1
+
+
 def test_a_mixture_is_a_sequence_of_all_its_problems() -> None:
     parts = problems_of("a", 3), problems_of("b", 2)
     mixture = Mixture(parts, (1, 1))

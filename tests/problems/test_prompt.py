@@ -1,5 +1,7 @@
 """What the model is asked: by its chat template, or as plain text where it has none."""
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,22 @@ def test_a_base_model_gets_plain_text(model_with: Any) -> None:
     assert prompter.render("1+1") == "Be brief.\n\n1+1\n"
     ids = prompter.prompt_ids(Problem(id="0", text="1+1", gold="2"))
     assert prompter.text(ids) == "Be brief.\n\n1+1\n"
+
+
+def test_the_server_alone_says_what_is_too_long(
+    model_with: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_with(CHATML)
+    settings = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
+    (tmp_path / "model/tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 4}))
+    prompter = Prompter(model, TrainConfig())
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    problems = [Problem(id="short", text="1+1", gold="2"), Problem(id="long", text="1+1+1+1", gold="4")]
+    limit = len(prompter.prompt_ids(problems[1])) + 8
+    prompter.check_length(problems, limit, max_tokens=8)
+    with pytest.raises(UsageError, match="problem long has"):
+        prompter.check_length(problems, limit - 1, max_tokens=8)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("prompt", ["boxd", "", "Solve {question}"])

@@ -31,6 +31,8 @@ def reward(completion, gold):
 
 def needs_three(completion, gold, language): ...
 
+async def waits(completion, gold): ...
+
 not_a_function = 1.0
 """
 
@@ -101,6 +103,7 @@ def test_a_hang_is_killed() -> None:
     ("name", "why"),
     [
         ("users_rewards:needs_three", "TypeError: missing a required argument: 'language'"),
+        ("users_rewards:waits", "TypeError: async functions are not called"),
         ("users_rewards:not_a_function", "TypeError: 1.0 is not a callable object"),
         ("users_rewards:nothing", "AttributeError: .*nothing"),
         ("no_such_module:reward", "ModuleNotFoundError: No module named 'no_such_module'"),

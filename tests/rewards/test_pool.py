@@ -225,3 +225,20 @@ def test_a_check_whose_module_fails_in_the_worker_says_why(tmp_path: Path, monke
     (tmp_path / "broken_check.py").write_text("raise OSError('no licence file')\n")
     with pytest.raises(RuntimeError, match="broken_check:check: OSError: no licence file"):
         run(lambda pool: pool.verify([], "1"), check="broken_check:check")
+
+
+def test_a_check_whose_module_takes_for_ever_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("rewards.pool._START_SECONDS", 0.5)
+    monkeypatch.setattr("rewards.pool._STOP_SECONDS", 0.5)
+    (tmp_path / "endless_check.py").write_text("import time\ntime.sleep(3600)\n")
+    with pytest.raises(RuntimeError, match="endless_check:check: its import takes longer than"):
+        run(lambda pool: pool.verify([], "1"), check="endless_check:check")
+
+
+def test_a_check_that_needs_much_memory_keeps_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = ["import os", "model = b'x' * (600 << 20)", "def check(completion, gold): return os.getpid()"]
+    (tmp_path / "large_check.py").write_text("\n".join(lines))
+    first, second = run(lambda pool: pool.verify(["1", "2"], "1"), check="large_check:check")
+    assert first.paid == second.paid

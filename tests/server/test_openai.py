@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 
 import openai
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rollout_server.app import create_app
 from rollout_server.engines import scripted
 from rollout_server.engines.scripted import ScriptedEngine, logprob
+from rollout_server.openai_schema import LONGEST_TEXT
 
 pytestmark = pytest.mark.anyio
 
@@ -189,6 +191,29 @@ async def test_logprobs_of_a_chat(ai):
     assert (await ai.chat.completions.create(model=BASE, messages=CHAT)).choices[0].logprobs is None
 
 
+class Slow(scripted.CharacterTokenizer):
+    """Takes until it is told to end, at the most 10 seconds."""
+
+    def __init__(self):
+        self.begun, self.end, self.was_told = threading.Event(), threading.Event(), False
+
+    def encode(self, text, *, add_special_tokens):
+        self.begun.set()
+        self.was_told = self.end.wait(10)
+        return super().encode(text, add_special_tokens=add_special_tokens)
+
+
+async def test_long_text_holds_nobody_up(ai, client, monkeypatch):
+    slow = Slow()
+    monkeypatch.setattr(scripted, "FACTS", replace(scripted.FACTS, tokenizer=slow))
+    asking = asyncio.create_task(ai.completions.create(model=BASE, prompt="a"))
+    await asyncio.to_thread(slow.begun.wait, 10)
+    assert (await client.post("/v1/generate", json={"prompts": [[1]], "sampling": {"max_tokens": 1}})).is_success
+    slow.end.set()
+    assert (await asking).choices[0].text == "a|base|0"
+    assert slow.was_told
+
+
 async def test_nulls_and_user_change_nothing(client):
     request = {"model": BASE, "prompt": "a", "user": "me", "suffix": None, "logit_bias": None, "seed": None}
     answer = await client.post("/v1/completions", json=request)
@@ -208,6 +233,10 @@ async def test_nulls_and_user_change_nothing(client):
         ({"prompt": ""}, None, "empty"),
         ({"prompt": [97, 999]}, None, "outside 0 to 255"),
         ({"prompt": "a" * 300}, None, "300 tokens"),
+        ({"prompt": "a" * 256, "max_tokens": 0}, None, "256 tokens"),
+        ({"prompt": "a" * (LONGEST_TEXT + 1)}, "prompt", "at most 4194304 characters"),
+        ({"prompt": "\ud800"}, "prompt", "unicode string"),
+        ({"model": "\ud800"}, "model", "unicode string"),
         ({"max_tokens": -1}, "max_tokens", "0"),
         ({"max_tokens": 1000}, None, "256"),
         ({"logprobs": 21}, "logprobs", "20"),
@@ -217,7 +246,8 @@ async def test_nulls_and_user_change_nothing(client):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_wrong_parameter_is_a_400_in_openais_body(client, wrong, param, words, stream):
     request = {"model": BASE, "prompt": "a", "stream": stream} | wrong
-    answer = await client.post("/v1/completions", json=request)
+    body = json.dumps(request)  # which can say a half surrogate; httpx cannot
+    answer = await client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
@@ -230,6 +260,7 @@ async def test_wrong_parameter_is_a_400_in_openais_body(client, wrong, param, wo
     [
         ({"tools": []}, "tools"),
         ({"messages": []}, "messages"),
+        ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "text"),
     ],
@@ -280,6 +311,13 @@ async def test_engine_that_dies_before_a_stream_begins_is_a_503(client, engine):
     answer = await asking
     assert answer.status_code == 503
     assert "out of memory" in answer.json()["error"]["message"]
+
+
+async def test_body_that_is_no_json(client):
+    answer = await client.post("/v1/completions", content=b"{", headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] is None
+    assert "JSON" in answer.json()["error"]["message"]
 
 
 class Connection:

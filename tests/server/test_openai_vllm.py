@@ -153,6 +153,17 @@ def test_penalty_and_nucleus_reach_the_sampler(ai):
     assert len({choice.text for choice in free.choices}) > 4
 
 
+def test_likeliest_tokens_hold_the_sampled_one(ai):
+    answer = ai.completions.create(model=BASE, prompt=PROMPTS[0], max_tokens=24, n=8, temperature=2, logprobs=1)
+    for choice in answer.choices:
+        for token, own, likeliest in zip(
+            choice.logprobs.tokens, choice.logprobs.token_logprobs, choice.logprobs.top_logprobs, strict=True
+        ):
+            assert likeliest[token] >= own
+            assert len(likeliest) <= 2
+    assert any(len(likeliest) == 2 for choice in answer.choices for likeliest in choice.logprobs.top_logprobs)
+
+
 def metric(http, family):
     """The sum of a family's values, counters by their totals."""
     families = {family.name: family for family in text_string_to_metric_families(http.get("/metrics").text)}
@@ -162,18 +173,27 @@ def metric(http, family):
     return sum(sample.value for sample in samples)
 
 
-def test_client_that_leaves_a_stream_aborts_its_request(http, ai, generated):
+def wait_idle(http):
+    """Until the metrics say that nothing runs."""
+    deadline = time.monotonic() + 60
+    while metric(http, "vllm:num_requests_running"):
+        assert time.monotonic() < deadline, "something still runs"
+        time.sleep(0.01)
+
+
+def test_idle_server_says_that_nothing_runs(http, ai, generated):
+    [text], _ = generated(BASE, PROMPTS[:1])
+    ai.completions.create(model=BASE, prompt=PROMPTS[0], max_tokens=24, temperature=0, stop=text[3:5])
+    wait_idle(http)
+
+
+def test_client_that_leaves_a_stream_aborts_its_request(http, ai):
     asked = {"model": POLICY, "prompt": PROMPTS[0], "n": 32, "max_tokens": 500, "temperature": 2, "stream": True}
     before = metric(http, "vllm:request_success")
     with ai.completions.create(**asked) as stream:
         next(stream)
-    deadline = time.monotonic() + 60
-    others = 0
-    while not others or metric(http, "vllm:num_requests_running"):
-        assert time.monotonic() < deadline, "it is still sampled"
-        generated(BASE, PROMPTS[:1], max_tokens=1)  # vLLM counts when it steps
-        others += 1
-    assert metric(http, "vllm:request_success") - before - others < 32  # else it ran to its end
+    wait_idle(http)
+    assert metric(http, "vllm:request_success") - before < 32  # else it ran to its end
 
 
 def test_metrics_are_vllms(http, generated):

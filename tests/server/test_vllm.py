@@ -1,5 +1,6 @@
 """The policy that is served is the learner's: vLLM's log-probabilities against those of transformers and peft."""
 
+import shutil
 import subprocess
 import threading
 import time
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from rollout_server.engines.vllm import out_of_memory
+from rollout_server.engines.vllm_text import load_tokenizer
 from rollout_server.schema import GenerateResponse, Health
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -135,6 +137,16 @@ def test_model_without_tokenizer_serves_no_text(client, base):
     answer = client.post("/v1/completions", json={"model": base[0].name, "prompt": "1+1="})
     assert answer.status_code == 400
     assert "no tokenizer" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("broken", ["{", '{"version": "1.0", "model": {"type": "NoSuch"}}'])
+def test_tokenizer_that_cannot_be_loaded_is_said_in_the_log(base, tmp_path, capsys, broken):
+    shutil.copy(base[0] / "config.json", tmp_path)
+    assert load_tokenizer(str(tmp_path), trust_remote_code=False) is None
+    assert capsys.readouterr().err == ""  # there is none, which is no fault
+    (tmp_path / "tokenizer.json").write_text(broken)
+    assert load_tokenizer(str(tmp_path), trust_remote_code=False) is None
+    assert "no requests of text, for the tokenizer cannot be loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

@@ -1,4 +1,4 @@
-"""`python -m rl.observe.probe NAME`: what `rl.doctor` cannot do itself, being heavy or slow; prints JSON."""
+"""`python -m rl.launch.probe NAME`: what `rl.doctor` cannot do itself, being heavy or slow; prints JSON."""
 
 import json
 import sys
@@ -42,13 +42,13 @@ def probe_hub() -> dict[str, Any]:
     return {"url": constants.ENDPOINT, "cache": constants.HF_HUB_CACHE, "offline": constants.HF_HUB_OFFLINE}
 
 
-def probe_reach(url: str) -> dict[str, Any]:
+def probe_reach(url: str, limit_s: str) -> dict[str, Any]:
     import httpx  # which knows of proxies
 
     try:
-        return {"error": None, "status": httpx.head(url, timeout=None).status_code}
+        return {"error": None, "status": httpx.head(url, timeout=float(limit_s)).status_code}
     except httpx.HTTPError as error:
-        return {"error": str(error)}
+        return {"error": str(error) or type(error).__name__}
 
 
 PROBES: dict[str, Callable[..., dict[str, Any]]] = {

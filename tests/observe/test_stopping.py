@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rl.core.config import TrainConfig
-from rl.launch.stopping import ending
+from rl.observe.stopping import ending
 
 Record = dict[str, Any]
 

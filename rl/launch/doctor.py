@@ -21,6 +21,9 @@ from rich.text import Text
 from rl.core.config import TrainConfig
 
 NETWORK_S = 3.0
+"""For each of connecting, sending and receiving."""
+LOOK_UP_S = 60.0
+"""For all of it: a name server that is silent has limits of its own, and the probe has to start."""
 IMPORT_S = 200.0
 CHECK_S = 180.0
 """For reading model and problems, where they may have to be looked up."""
@@ -210,7 +213,7 @@ def _model_and_problems(argv: Sequence[str]) -> Finding:
 
 def _probe(*arguments: str, limit_s: float = IMPORT_S) -> tuple[dict[str, Any] | None, str]:
     """(what a probe found, why it found nothing), from a process of its own: this one stays light."""
-    command = [sys.executable, "-W", "ignore", "-m", "rl.observe.probe", *arguments]
+    command = [sys.executable, "-W", "ignore", "-m", "rl.launch.probe", *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
@@ -232,6 +235,6 @@ def _nvidia_smi() -> str:
 
 def _unreachable(url: str) -> str:
     """Why a URL does not answer; empty where it does."""
-    found, error = _probe("reach", url, limit_s=NETWORK_S)
+    found, error = _probe("reach", url, str(NETWORK_S), limit_s=LOOK_UP_S)
     reason = error if found is None else found["error"]
     return f"{urlsplit(url).hostname} is not reachable ({reason})" if reason else ""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rl.observe.doctor import Finding, State, report
+from rl.launch.doctor import Finding, State, report
+from rl.launch.probe import probe_reach
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +53,12 @@ def test_what_is_wrong_ends_with_an_exit_code_and_a_fix(tmp_path: Path) -> None:
     assert finding(out, "model, data").startswith("wrong")
     assert finding(out, "W&B") == "ok      W&B         off, as --wandb says"
     assert out.splitlines()[-1] == "a run cannot start: vLLM, port, model, data"
+
+
+def test_a_server_that_never_answers_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = probe_reach(f"http://127.0.0.1:{silent.getsockname()[1]}", "0.2")
+    assert "timed out" in found["error"]
 
 
 def test_wrong_input_alone_is_a_usage_error() -> None:

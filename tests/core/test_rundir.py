@@ -1,0 +1,55 @@
+"""A run directory is read as it is left: by a crash, a full disk, or another version."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rl.core.errors import UsageError
+from rl.core.rundir import RunDir
+from tests.observe.recorded import new_run, step_record
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return new_run(tmp_path / "run")
+
+
+def test_a_record_that_was_cut_short_is_left_out_and_never_continued(run: RunDir) -> None:
+    for step in (1, 2):
+        run.log(**step_record(step))
+    run.metrics_file.write_bytes(run.metrics_file.read_bytes()[:-20])
+    assert [record["step"] for record in run.records()] == [1]
+    run.cut_unfinished_record()
+    run.log(**step_record(2))
+    assert [record["step"] for record in run.records()] == [1, 2]
+
+
+def test_of_records_that_were_made_again_the_last_counts(run: RunDir) -> None:
+    for step, reward in ((1, 0.1), (2, 0.2), (2, 0.3)):
+        run.log(**step_record(step, reward=reward))
+    assert [(record["step"], record["reward"]) for record in run.records()] == [(1, 0.1), (2, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json cannot be read"),
+        ("[]", "is not a run: its config.json is that of something else"),
+        ('{"model_type": "qwen2"}', "is not a run: its config.json is that of something else"),
+    ],
+)
+def test_a_configuration_that_is_none_is_told(run: RunDir, content: str, message: str) -> None:
+    run.config_file.write_text(content)
+    with pytest.raises(UsageError, match=message) as told:
+        run.config()
+    assert told.value.fix
+
+
+def test_settings_of_another_version_are_named(run: RunDir) -> None:
+    recorded = json.loads(run.config_file.read_text())
+    recorded["config"]["shiny"] = 1
+    run.config_file.write_text(json.dumps(recorded))
+    with pytest.raises(UsageError, match="settings not known here: shiny") as told:
+        run.config()
+    assert "provenance.json" in told.value.fix
