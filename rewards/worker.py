@@ -28,6 +28,8 @@ from rewards.verify import verify
 FORK = 0
 READY = b"ready"
 
+MESSAGE_CHARS = 80
+"""Of an exception, in a verdict's reason."""
 MEMORY_BYTES = 1 << 30
 """Address space that a worker may take beyond what importing the check took. One that has had half of it in use retires
 after its answer: memory lost to caches must not make the checks of innocent samples fail."""
@@ -116,7 +118,8 @@ def _reply(check: own.Reward, completion_text: str, gold: str) -> tuple[str, str
     except MemoryError:
         os._exit(1)  # nothing that this process says is to be trusted any more
     except Exception as error:
-        return "error", f"verifier raised {type(error).__name__}", None, None
+        said = " ".join(str(error).split())[:MESSAGE_CHARS]
+        return "error", f"verifier raised {type(error).__name__}{': ' if said else ''}{said}", None, None
 
 
 def _limit(kind: int, amount: int) -> None:

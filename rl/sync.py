@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     )
     args = parser.parse_args(argv)
     from rl.core.rundir import RunDir  # these load what `--help` must not wait for
-    from rl.observe import tracker
+    from rl.track import tracker
 
     runs = {path: RunDir(path) for path in args.runs}
     configs = {path: run.config() for path, run in runs.items()}  # a wrong name is found before anything is sent

@@ -14,7 +14,7 @@ from rl.launch.server import listen_all
 from rl.problems.golds import check_reward
 from rl.problems.models import pin_model, resolve_model
 from rl.problems.prompt import prompt_text
-from rl.problems.sources import SPLITS, check_problems, load_eval_sets, load_problems
+from rl.problems.sources import SPLITS, check_problems, fingerprint, load_eval_sets, load_problems
 
 
 def main(argv: list[str]) -> int:
@@ -99,6 +99,7 @@ def _created(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
             raise UsageError(f"the run directory {run.root} exists", fix=fix)
         run.move_aside()
     run.create(resolved)
+    run.problems_file.write_text(fingerprint(resolved.config) + "\n")
     print("".join(f"{line}\n" for line in left_out), end="", flush=True)
     with run.locked():
         yield run, resolved.config
@@ -115,7 +116,10 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
         fix = "leave it out, or start a new run with another --run-dir"
         flag = f"--{changed[0].replace('_', '-')}"
         raise UsageError(f"{flag} cannot be changed by --resume: a run keeps its own", fix=fix)
-    check_reward(config)
+    if run.problems_file.exists() and run.problems_file.read_text().strip() != fingerprint(config):
+        fix = f"put back what {config.problems} held, or start a new run"
+        raise UsageError(f"the problems of {run.root} are not those that it began with", fix=fix)
+    check_reward(config, _some_gold(config))
     with run.locked():
         changes = {name: value for name in RESUMABLE if (value := getattr(args, name)) is not None}
         if changes:
@@ -133,8 +137,14 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
 def _checked(config: TrainConfig) -> list[str]:
     """Tries prompt, reward and problems, so that bad input is found before anything starts; what is left out."""
     prompt_text(config)
-    check_reward(config)
-    return check_problems(config)
+    check_reward(config)  # before minutes may go into reading problems
+    left_out = check_problems(config)
+    check_reward(config, _some_gold(config))
+    return left_out
+
+
+def _some_gold(config: TrainConfig) -> str:
+    return load_problems(config, "train")[0].gold
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from rl.core.config import TrainConfig
+from rl.core.config import STARTER, TrainConfig, defaults_of
 from rl.core.errors import TallyError, UsageError
 
 TRL_NAMES = {
+    "model_name_or_path": "model",
+    "dataset_name": "problems",
+    "per_device_train_batch_size": "batch",
     "learning_rate": "lr",
     "num_generations": "group_size",
     "max_completion_length": "max_tokens",
@@ -109,6 +112,10 @@ def resolve(args: argparse.Namespace) -> Resolved:
     for name in TrainConfig.model_fields:
         if (value := getattr(args, name)) is not None:
             values[name], sources[name] = value, "flag"
+    model = values.get("model", STARTER)
+    for name, value in defaults_of(model).items():
+        if sources[name] == "default":
+            values[name], sources[name] = value, f"default of {model}"
     if values.get("random_weights", "no") != "no" and sources["reward"] == "default":
         values["reward"], sources["reward"] = COIN, "random weights"
     return Resolved(config=validated(values, sources), sources=sources)

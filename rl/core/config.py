@@ -5,7 +5,7 @@ default follows from others.
 """
 
 from math import cos, pi
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -23,6 +23,11 @@ FULL_FINE_TUNING_LR = 1e-5
 """Rates at or below this are those of full fine-tuning. LoRA wants about ten times the full rate (Schulman et al. 2025,
 "LoRA Without Regret"); published LoRA recipes for GRPO use 1e-5 to 1.7e-4."""
 LARGEST_LR = 1e-3
+
+
+def defaults_of(model: str) -> dict[str, Any]:
+    """Settings whose defaults fit the starter alone: other models write longer, and learn at lower rates."""
+    return {} if model == STARTER else {"max_tokens": 512, "lr": 5e-5}
 
 
 class TrainConfig(BaseModel):
@@ -74,7 +79,7 @@ class TrainConfig(BaseModel):
     temperature: float = Field(1.0, ge=0.01, le=2)
     """of sampling, for training and evaluation"""
     max_tokens: PositiveInt = 40
-    """tokens a completion may have"""
+    """tokens a completion may have; 512 for models other than the starter"""
 
     # ---- learning
     steps: PositiveInt = 200
@@ -82,7 +87,7 @@ class TrainConfig(BaseModel):
     batch: PositiveInt = 32
     """samples an update is computed from"""
     lr: float = Field(5e-4, gt=0)
-    """peak learning rate of AdamW on the adapter"""
+    """peak learning rate of AdamW on the adapter; 5e-5 for models other than the starter"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """of the learning rate after warm-up: constant, or decaying to zero after the last step"""
     warmup: int = Field(0, ge=0)
@@ -149,7 +154,7 @@ class TrainConfig(BaseModel):
     """completion tokens trained on after which the run saves, evaluates and ends"""
 
     # ---- trackers, which follow metrics.jsonl
-    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    wandb: Literal["auto", "offline", "off"] = "auto"
     """Weights & Biases; auto: online with a key and a network, else offline"""
     wandb_project: str = "tally"
     """W&B project"""

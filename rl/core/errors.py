@@ -37,3 +37,8 @@ class PublishError(TallyError):
 
 class DivergedError(TallyError):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

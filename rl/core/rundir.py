@@ -2,12 +2,13 @@
 
     config.json      resolved configuration, with the source of each value
     provenance.json  a list of launches: command, git commit and diff, versions, hardware
+    problems.sha256  of what is trained on and held out
     metrics.jsonl    one record a step; the last record of a step counts (a resumed run may repeat some)
     buffer.db        the ledger of groups
     checkpoints/     step-000050/ in peft's format, with what a resume needs
     evals/           step-000050.json of the held-out problems, gsm8k@test/step-000050.json of a further set
     logs/            what the processes printed
-    wandb/           W&B's own files, and the run's id there; tensorboard/ where it was asked for
+    wandb/           W&B's own files; tensorboard/ where it was asked for
 
 A run never writes into another run's directory and never deletes one.
 """
@@ -56,6 +57,10 @@ class RunDir:
     @property
     def provenance_file(self) -> Path:
         return self.root / "provenance.json"
+
+    @property
+    def problems_file(self) -> Path:
+        return self.root / "problems.sha256"
 
     @property
     def metrics_file(self) -> Path:

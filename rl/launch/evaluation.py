@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rewards import VerifierPool
 from rl.collect.servers import Servers
 from rl.core import cli
-from rl.core.config import HELDOUT, TrainConfig
+from rl.core.config import HELDOUT, TrainConfig, defaults_of
 from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Children
 from rl.core.rundir import RunDir, best_evaluation, name_of
@@ -69,7 +69,7 @@ def read_targets(
             config = cli.validated(settings[name] | changes, sources)
         else:
             other = {} if name == asked.get("model") else {"model": name, "revision": None, "random_weights": "no"}
-            config = pin_model(cli.validated(asked | other | changes, sources))
+            config = pin_model(cli.validated((asked or defaults_of(name)) | other | changes, sources))
         resolve_model(config)
         check_reward(config)
         return Target(name=name, config=config, sets=list(on) or config.eval_sets, step=found, adapter=adapter)

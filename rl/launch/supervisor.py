@@ -27,7 +27,7 @@ from rl.observe.console import MetricsTail, TrainConsole, terminal_width
 from rl.observe.readings import Record
 from rl.observe.report import summary_lines
 from rl.observe.stopping import Ending, ending
-from rl.observe.tracker import Tracker
+from rl.track.tracker import Tracker
 
 LOOK_S = 0.1
 INTERRUPTED = 130

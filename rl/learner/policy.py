@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rl.core.config import TrainConfig
-from rl.core.errors import UsageError
+from rl.core.errors import UsageError, first_line
 from rl.learner.collate import MiniBatch
 from rollout_server.schema import CONFIG_KEY
 
@@ -45,7 +45,7 @@ class Policy(nn.Module):
                 trust_remote_code=config.trust_remote_code,
             ).to(device)
         except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             fix = "take another --attention" if "ttention" in reason else "name one that transformers loads"
             raise UsageError(f"cannot load the model {model}: {reason}", fix=fix) from None
         if config.grad_checkpointing:

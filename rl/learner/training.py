@@ -6,7 +6,7 @@ from dataclasses import asdict
 import torch
 import torch.distributed as dist
 
-from rl.buffer.ledger import Buffer
+from rl.buffer.ledger import Buffer, State
 from rl.collect.servers import Servers
 from rl.core.errors import TallyError
 from rl.core.rundir import RunDir, name_of
@@ -95,10 +95,18 @@ class Training:
                 return None
             if groups := self._buffer.lease(wanted, policy_version=step - 1, max_staleness=bound):
                 return groups
+            if step == 1 and self._nothing_verified():
+                fix = f"python -m rl.show {self._run.root} --mark error says why"
+                raise TallyError("the verifier could mark nothing in twice as many groups as the buffer holds", fix=fix)
             time.sleep(LOOK_S)
         books = self._buffer.books()
         fix = "no_signal: easier or harder problems, a larger --group-size; issued: see logs/server.log"
         raise TallyError(f"no complete batch for step {step} in {BATCH_LIMIT_S:.0f} s; groups so far: {books}", fix=fix)
+
+    def _nothing_verified(self) -> bool:
+        counts = self._buffer.counts()
+        verified = sum(n for state, n in counts.items() if state not in (State.ISSUED, State.UNVERIFIED))
+        return not verified and counts[State.UNVERIFIED] >= 2 * self._buffer.capacity_groups
 
     async def _publish(self, version: int) -> Proof:
         proof = await self._publisher.publish(version)

@@ -31,7 +31,7 @@ RULES = (
     Rule(
         "cut",
         lambda share: share > 0.2,
-        "completions end at the limit, and are marked wrong",
+        "completions end at the limit, most of them before an answer",
         "try a larger --max-tokens",
     ),
     Rule(

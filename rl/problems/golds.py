@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from rewards import Mark, VerifierPool
+from rewards import Mark, Verdict, VerifierPool
 from rewards.exact import number
 from rewards.text import normalise
 from rl.core.config import TrainConfig
@@ -41,23 +41,29 @@ def has_own_reward(config: TrainConfig) -> bool:
     return bool(config.reward != TrainConfig.model_fields["reward"].default)
 
 
-def check_reward(config: TrainConfig) -> None:
+def check_reward(config: TrainConfig, gold: str | None = None) -> None:
     """Starts the verifier's processes with a reward of the user's own once.
 
+    Args:
+        gold: of a problem of the run; the reward is tried on an empty completion, and on the gold in a box.
+
     Raises:
-        UsageError: it cannot be imported, or is no function of a completion and a gold.
+        UsageError: it cannot be imported, is no function of a completion and a gold, or can say of neither completion.
     """
 
-    async def start() -> None:
-        async with VerifierPool(workers=1, check=config.reward):
-            pass
+    async def tried() -> list[Verdict]:
+        async with VerifierPool(workers=1, check=config.reward) as pool:
+            return [] if gold is None else await pool.verify(["", rf"\boxed{{{gold}}}"], gold)
 
     if not has_own_reward(config):
         return
     try:
-        asyncio.run(start())
+        verdicts = asyncio.run(tried())
     except (ValueError, RuntimeError) as error:
         fix = (
             "name module:function; the module is in this directory or installed, the function takes (completion, gold)"
         )
         raise UsageError(f"--reward {config.reward}: {error}", fix=fix) from None
+    if verdicts and all(verdict.mark is Mark.ERROR for verdict in verdicts):
+        message = f"--reward {config.reward} marks neither '' nor '\\boxed{{{gold}}}' for the gold {gold!r}"
+        raise UsageError(f"{message}: {verdicts[-1].reason}", fix="have it return a number for any text")

@@ -4,7 +4,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from rl.core.errors import UsageError
+from rl.core.errors import UsageError, first_line
 
 HUB_LIMIT_S = 10.0
 
@@ -37,5 +37,5 @@ def hub_splits(repository: str, hub_config: str | None, revision: str | None, fi
         with Console(stderr=True).status(f"fetching {repository}"):
             return dict(datasets.load_dataset(repository, hub_config, revision=revision))
     except Exception as error:  # the hub's errors, the network's and a malformed name have no common base
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"the hub does not give the data set {repository}: {reason}", fix=fix) from None

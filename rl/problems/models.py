@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl.core.config import STARTER, TrainConfig
-from rl.core.errors import UsageError
+from rl.core.errors import UsageError, first_line
 from rl.problems import random_weights
 from rl.problems.starter import STARTER_MODEL
 
@@ -135,7 +135,9 @@ def _ask_hub(config: TrainConfig) -> "ModelInfo":
 
 
 def _not_found(config: TrainConfig, error: Exception) -> UsageError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
+    if config.model.startswith(("/", ".", "~")) or config.model.count("/") != 1:
+        return UsageError(f"there is no folder {config.model}", fix="name an existing one, or a hub model: OWNER/NAME")
     at = f" at {config.revision}" if config.revision else ""
     fix = "name an existing folder, or a hub model (network or cache needed) like Qwen/Qwen2.5-1.5B-Instruct"
     return UsageError(f"{config.model} is no folder, and the hub does not give it{at}: {reason}", fix=fix)

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Sequence
 
 from rl.core.config import STARTER, TrainConfig
-from rl.core.errors import UsageError
+from rl.core.errors import UsageError, first_line
 from rl.core.types import Problem
 from rollout_server.schema import Sampling
 
@@ -56,7 +56,7 @@ class Prompter:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=config.trust_remote_code)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             fix = "give --model a folder or hub model with its tokenizer"
             raise UsageError(f"{model} has no tokenizer that can be loaded: {reason}", fix=fix) from None
         try:

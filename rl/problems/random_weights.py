@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rl.core.errors import TallyError, UsageError
+from rl.core.errors import TallyError, UsageError, first_line
 
 FORMAT = 1
 """Raised when the same settings would make another model."""
@@ -161,7 +161,7 @@ def _write(folder: Path, settings: dict[str, Any], with_tokenizer: bool) -> None
         config = AutoConfig.from_pretrained(folder)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         fix = "take a model that transformers knows by itself"
         raise UsageError(f"cannot make random weights: {reason}", fix=fix) from None
     for name, parameter in model.named_parameters():

@@ -1,5 +1,6 @@
 """The problems of a run: what it trains on, what it holds out, and on what else it is evaluated."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -49,6 +50,15 @@ def load_eval_sets(config: TrainConfig) -> dict[str, Sequence[Problem]]:
     for name, source in _only_evaluated(config).items():
         sets[name] = _not_empty(_usable(source, config), f"{name} has no problems")
     return {name: problems[: config.eval_problems or None] for name, problems in sets.items()}
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """SHA-256 over the problems that are trained on and held out: a run must not go on with others."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for problem in load_problems(config, split):
+            digest.update(f"{split} {problem.id} {problem.gold}\n".encode())
+    return digest.hexdigest()
 
 
 def check_problems(config: TrainConfig) -> list[str]:

@@ -26,7 +26,7 @@ class Train:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rl.train", *argv],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(repository)},
+            env={**os.environ, "PYTHONPATH": str(repository), "WANDB_MODE": "offline"},  # with a key it would upload
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -8,7 +8,7 @@ import pytest
 
 from rl.core.rundir import RunDir
 from tests.e2e.conftest import SMALL, Train, steps_of
-from tests.observe.synced import assert_holds_everything, sync
+from tests.track.synced import assert_holds_everything, sync
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
 
@@ -19,7 +19,7 @@ def test_a_run_goes_on_without_its_trackers_and_a_sync_completes_them(
     run = RunDir(tmp_path / "followed")
     started = train("--run-dir", str(run.root), "--steps", "500", "--eval-every", "2", "--wandb", "offline", *SMALL)
     started.wait_for(lambda: any(run.wandb.glob("*/run-*.wandb")) and len(steps_of(run)) >= 1, "W&B's file")
-    tracker = started.child("rl.observe")
+    tracker = started.child("rl.track")
     for process in [*tracker.children(recursive=True), tracker]:
         process.kill()
     killed_at = steps_of(run)[-1]

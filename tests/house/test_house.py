@@ -26,7 +26,9 @@ MAY_KNOW = {
     "rl.learner": "rollout_server.schema rl.core rl.problems rl.buffer rl.collect",
     "rl.evaluate": "rewards rollout_server.schema rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint",
     "rl.observe": "rewards rl.core rl.problems rl.buffer rl.evaluate rl.learner.checkpoint",
-    "rl.launch": "rewards rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.observe",
+    "rl.track": "rewards rl.core rl.buffer rl.evaluate rl.learner.checkpoint rl.observe",
+    "rl.launch": "rewards rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.observe "
+    "rl.track",
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
-from rl.train import _parser, _resumed
+from rl.train import _created, _parser, _resumed
 from tests.observe.recorded import new_run
 
 
@@ -35,3 +35,26 @@ def test_what_a_run_computes_cannot_be_changed(tmp_path: Path, flags: list[str])
     with pytest.raises(UsageError, match=f"{flags[0]} cannot be changed by --resume"):
         resume(run, *flags)
     assert run.config_file.read_text() == before
+
+
+def test_a_run_does_not_go_on_with_other_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    file = tmp_path / "my.jsonl"
+    rows = [f'{{"problem": "{i}+1", "answer": "{i + 1}"}}\n' for i in range(99)]
+    file.write_text("".join(rows))
+    started = _parser().parse_args(["--problems", str(file), "--run-dir", str(tmp_path / "run")])
+    with _created(started) as (run, _):
+        pass
+    resume(run)
+    file.write_text("".join([*rows[:-1], rows[-1].replace('"99"', '"100"')]))
+    with pytest.raises(UsageError, match="not those that it began with"):
+        resume(run)
+
+
+def test_a_reward_that_can_only_raise_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "boom.py").write_text("def reward(completion, gold):\n    raise KeyError('no such key')\n")
+    started = _parser().parse_args(["--reward", "boom:reward", "--run-dir", str(tmp_path / "run")])
+    with pytest.raises(UsageError, match="verifier raised KeyError: 'no such key'"), _created(started):
+        pass
+    assert not (tmp_path / "run").exists()

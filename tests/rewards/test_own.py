@@ -80,8 +80,8 @@ def test_the_answer_is_the_boxed_one() -> None:
         ("text", "reward is no finite number but str"),
         ("nan", "reward is no finite number but float"),
         ("nan verdict", "reward is no finite number but Verdict"),
-        ("raise", "verifier raised LookupError"),
-        ("what?", "verifier raised ValueError"),
+        ("raise", "verifier raised LookupError: no such thing"),
+        ("what?", "verifier raised ValueError: could not convert string to float: 'what?'"),
         ("exit", "verifier died"),
     ],
 )

@@ -1,6 +1,6 @@
 """Trackers follow `metrics.jsonl`, the source of truth: live beside a run, or afterwards for what they missed.
 
-Live they are one process, `python -m rl.observe RUN`, that lets the run go first. Whatever happens to it, the
+Live they are one process, `python -m rl.track RUN`, that lets the run go first. Whatever happens to it, the
 run goes on, and `python -m rl.sync RUN` adds what is missing.
 """
 
@@ -68,12 +68,12 @@ def track(run: RunDir, config: TrainConfig, ended: Event, *, live: bool) -> str:
     """
     said, logs = [], list[Log]()
     if config.tensorboard:
-        from rl.observe.tensorboard_log import TensorboardLog
+        from rl.track.tensorboard_log import TensorboardLog
 
         logs.append(TensorboardLog(run))
         said.append(f"TensorBoard files are in {run.tensorboard}")
     if _with_wandb(config):
-        from rl.observe import wandb_log
+        from rl.track import wandb_log
 
         why_not = wandb_log.why_not_online(config)
         logs.append(wandb_log.WandbLog(run, config, live=live and not why_not))
@@ -113,7 +113,7 @@ class Tracker:
     def __enter__(self) -> Self:
         self._began = time.monotonic()
         if _with_wandb(self._config) or self._config.tensorboard:
-            command = [sys.executable, "-m", "rl.observe", str(self._run.root)]
+            command = [sys.executable, "-m", "rl.track", str(self._run.root)]
             self._child = Child("tracker", command, self._run.logs / "tracker.log", self._env)
         return self
 

@@ -33,7 +33,7 @@ from rl.core.rundir import RunDir, name_of
 from rl.evaluate.result import EvalResult
 from rl.learner.checkpoint import ADAPTER, ADAPTER_CONFIG
 from rl.observe.readings import Record
-from rl.observe.tracked import AXIS, Table, completions, glossary, questions, scalars
+from rl.track.content import AXIS, Table, completions, glossary, questions, scalars
 
 FLUSH_S = 1.0
 """What a killed writer may leave unwritten, and a sync then adds."""

@@ -1,4 +1,4 @@
-"""The trackers' process: `python -m rl.observe RUN`. It follows a run until SIGTERM, then writes what is left."""
+"""The trackers' process: `python -m rl.track RUN`. It follows a run until SIGTERM, then writes what is left."""
 
 import signal
 from pathlib import Path
@@ -9,12 +9,12 @@ from rl.core.rundir import RunDir
 
 
 def main(argv: list[str]) -> None:
-    parser = cli.Parser(prog="python -m rl.observe", description="Follows a run for W&B and TensorBoard.")
+    parser = cli.Parser(prog="python -m rl.track", description="Follows a run for W&B and TensorBoard.")
     parser.add_argument("run", type=Path)
     run = RunDir(parser.parse_args(argv).run)
     ended = Event()
     signal.signal(signal.SIGTERM, lambda number, frame: ended.set())  # it may come before what follows is loaded
-    from rl.observe import tracker
+    from rl.track import tracker
 
     tracker.yield_to_others()
     print(tracker.track(run, run.config(), ended, live=True))

@@ -14,8 +14,8 @@ import pytest
 
 from rl.core.rundir import RunDir, name_of
 from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
-from tests.observe.synced import LIMIT_S, assert_holds_everything, environment, found_in_wandb, sync
-from tests.observe.wandb_server import Cloud, cloud
+from tests.track.synced import LIMIT_S, assert_holds_everything, environment, found_in_wandb, sync
+from tests.track.wandb_server import Cloud, cloud
 
 KEY = "0123456789abcdef" * 2 + "01234567"
 
@@ -190,7 +190,7 @@ def size_of(run: RunDir) -> int:
 
 def follow(run: RunDir, **env: str) -> "subprocess.Popen[str]":
     """The tracker's process, as a run starts it."""
-    command = [sys.executable, "-m", "rl.observe", str(run.root)]
+    command = [sys.executable, "-m", "rl.track", str(run.root)]
     return subprocess.Popen(command, env=environment(run, **env), stdout=subprocess.PIPE, text=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from rl.buffer.history import History
 from rl.core.rundir import RunDir, key_of
 from rl.evaluate.result import EvalResult
-from rl.observe.tracked import TABLE_GROUPS
+from rl.track.content import TABLE_GROUPS
 
 LIMIT_S = 200
 

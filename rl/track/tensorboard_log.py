@@ -13,7 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rl.core.rundir import RunDir
 from rl.observe.readings import Record
-from rl.observe.tracked import AXIS, METRICS, scalars
+from rl.track.content import AXIS, METRICS, scalars
 
 FLUSH_S = 1
 """What a killed writer may leave unwritten."""
