@@ -26,10 +26,9 @@ def probe_vllm() -> dict[str, Any]:
 
 
 def probe_wandb() -> dict[str, Any]:
+    import wandb
     from wandb.sdk.lib.wbauth import read_netrc_auth
     from wandb.sdk.wandb_setup import singleton
-
-    import wandb
 
     settings = singleton().settings
     has_key = bool(settings.api_key or read_netrc_auth(host=settings.base_url))
