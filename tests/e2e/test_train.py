@@ -224,7 +224,7 @@ def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: 
     [
         (["--model", "no/such-model-0b"], "no/such-model-0b is no folder"),
         (["--model", "."], "no config.json"),
-        (["--problems", "none.jsonl"], "cannot read --problems none.jsonl"),
+        (["--problems", "none.jsonl"], "cannot read the problems none.jsonl"),
         (["--run-dir", "/dev/null/run"], "cannot make the run directory /dev/null/run"),
         (["--resume", "nowhere"], "nowhere is not a run"),
         (["--resume", "nowhere", "--dry-run"], "--dry-run shows what a new run would do"),
