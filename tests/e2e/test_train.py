@@ -211,7 +211,7 @@ def test_nothing_outlives_a_parent_that_is_killed(train: Start, tmp_path: Path) 
 def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(STARTER_MODEL, broken)
-    (broken / "model.safetensors").write_bytes(b"no weights")
+    (broken / "model.safetensors").write_bytes((STARTER_MODEL / "model.safetensors").read_bytes()[:1000])
     code, _, err = train("--model", str(broken), "--run-dir", str(tmp_path / "run")).finish()
     assert code == 3
     assert "ended with exit code" in err
