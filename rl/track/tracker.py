@@ -106,7 +106,7 @@ class Tracker:
     def __init__(self, run: RunDir, config: TrainConfig, env: Mapping[str, str]) -> None:
         self._run, self._config, self._env = run, config, env
         self._child: Child | None = None
-        self._dead = False
+        self._dead = self._asked = False
         self.last_words = ""
         """What the user should know of it in the end; empty where there is no tracker."""
 
@@ -128,7 +128,8 @@ class Tracker:
 
     def finish(self) -> None:
         """Asks it to write what is left, and to end: all records are there."""
-        if self._child is not None:
+        if self._child is not None and not self._asked:  # a second signal would kill it while Python shuts down
+            self._asked = True
             self._child.terminate()
 
     def __exit__(

@@ -41,6 +41,8 @@ def test_a_run_to_its_end(train: Start, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"results in {run.root}; next: python -m rl.eval {run.root}"
     assert len([line for line in out.splitlines() if line.startswith("step ")]) == 12
+    (tracked,) = [line for line in out.splitlines() if line.startswith("W&B: offline")]
+    assert tracked.endswith(f"wandb sync {run.root / 'wandb'}")
 
     records = run.records()
     steps = [r for r in records if r["kind"] == "step"]
