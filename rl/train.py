@@ -135,9 +135,8 @@ def _resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
 
 
 def _checked(config: TrainConfig) -> list[str]:
-    """Tries prompt, reward and problems, so that bad input is found before anything starts; what is left out."""
+    """Tries prompt, problems and reward, so that bad input is found before anything starts; what is left out."""
     prompt_text(config)
-    check_reward(config)  # before minutes may go into reading problems
     left_out = check_problems(config)
     check_reward(config, _some_gold(config))
     return left_out

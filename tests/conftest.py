@@ -1,11 +1,15 @@
-"""What the tests share: small groups made by hand."""
+"""What the tests share: small groups made by hand, and a server that answers from a script."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from rewards.verdict import Mark, Verdict
+from rl.core.processes import Child, Children
 from rl.core.types import Group, Problem, Rollout, Sample
+from rl.launch.server import listen, url_of
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +35,14 @@ def make_group() -> Callable[..., Group]:
         return Group(id=id, problem=problem, prompt_ids=[3, 4], policy="p", samples=samples)
 
     return make
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """Of a rollout server with the scripted engine, in a process of its own."""
+    with Children() as children:
+        with listen(0) as listener:
+            command = [sys.executable, "-m", "rollout_server", "--engine", "scripted", "--fd", str(listener.fileno())]
+            children.add(Child("server", command, tmp_path / "server.log", {}, pass_fds=[listener.fileno()]))
+            address = url_of(listener)
+        yield address

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from rl.collect.client import ServerClient
 from rl.collect.collector import collect
 from rl.core.config import TrainConfig
 from rl.core.errors import ServerError
-from rl.core.processes import Child, Children
 from rl.launch.server import listen, url_of
 from rl.problems.prompt import Prompter
 from rl.problems.starter import STARTER_MODEL
@@ -34,16 +32,6 @@ def adapter() -> bytes:
     targets = sorted({module.rpartition(".")[2] for module in FACTS.linear_shapes})
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": targets}
     return save(tensors, metadata={CONFIG_KEY: json.dumps(config)})
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with Children() as children:
-        with listen(0) as listener:
-            command = [sys.executable, "-m", "rollout_server", "--engine", "scripted", "--fd", str(listener.fileno())]
-            children.add(Child("server", command, tmp_path / "server.log", {}, pass_fds=[listener.fileno()]))
-            address = url_of(listener)
-        yield address
 
 
 @pytest.fixture

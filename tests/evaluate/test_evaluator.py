@@ -1,8 +1,6 @@
 """The evaluator against a real server process with a scripted engine: every question once, also after it was killed."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +8,9 @@ import pytest
 from rewards import VerifierPool
 from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
-from rl.core.processes import Child, Children
 from rl.evaluate.draft import Counter
 from rl.evaluate.evaluator import Evaluator
 from rl.evaluate.result import EvalResult
-from rl.launch.server import listen, url_of
 from rl.problems.prompt import Prompter
 from rl.problems.starter import STARTER_MODEL, starter_problems
 
@@ -24,16 +20,6 @@ PROBLEMS = starter_problems("heldout")[:40]
 
 class KilledError(BaseException):
     """Stands for SIGKILL in the middle of an evaluation."""
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with Children() as children:
-        with listen(0) as listener:
-            command = [sys.executable, "-m", "rollout_server", "--engine", "scripted", "--fd", str(listener.fileno())]
-            children.add(Child("server", command, tmp_path / "server.log", {}, pass_fds=[listener.fileno()]))
-            address = url_of(listener)
-        yield address
 
 
 def evaluate(url: str, path: Path, *, killed_after: int | None = None) -> tuple[EvalResult, list[int]]:
