@@ -158,7 +158,22 @@ def _usable(folder: Path, config: TrainConfig) -> dict[str, Any]:
     settings = _read_config(folder)
     _check_code(settings, config)
     _check_weights((file.name for file in folder.iterdir()), config)
+    if config.random_weights == "no":
+        _check_whole(folder)
     return settings
+
+
+def _check_whole(folder: Path) -> None:
+    """A download or a copy that was cut short is told here: the engine and the learner would each say less, later."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob(WEIGHTS)):
+        try:
+            with safe_open(file, framework="numpy"):  # reads the header, and that the file is as long as it says
+                pass
+        except (SafetensorError, OSError) as error:
+            fix = "fetch or save the model again"
+            raise UsageError(f"{file} cannot be read: {first_line(error)}", fix=fix) from None
 
 
 def _check_weights(files: Iterable[str], config: TrainConfig) -> None:

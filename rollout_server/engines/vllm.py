@@ -11,7 +11,10 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from rollout_server.engines import Adapter, Facts, Piece, Status, TextRequest
 from rollout_server.engines.vllm_load import Options, load
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
     Command = Callable[[LLMEngine], object]
     Outputs = asyncio.Queue[RequestOutput | Exception]
+
+_REASON_CHARS = 200
+"""Of what went wrong in the engine, in the server's last line; its log has the rest."""
 
 
 class VllmEngine:
@@ -265,5 +271,8 @@ def _settle(future: asyncio.Future[None], error: Exception | None = None) -> Non
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    # vLLM's configuration wraps what went wrong in a ValidationError, whose first line says nothing.
+    said = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    lines = said.strip().splitlines()
+    first = shorten(lines[0], _REASON_CHARS, placeholder=" …") if lines else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

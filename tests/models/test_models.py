@@ -50,6 +50,10 @@ def test_the_starter_and_folders_are_models(tmp_path: Path) -> None:
     for refuses in (pin_model, resolve_model):
         with pytest.raises(UsageError, match="has no safetensors weights"):
             refuses(TrainConfig(model=str(tmp_path)))
+    (tmp_path / "model.safetensors").write_bytes((STARTER_MODEL / "model.safetensors").read_bytes()[:-1])
+    for refuses in (pin_model, resolve_model):
+        with pytest.raises(UsageError, match=r"model\.safetensors cannot be read: .*incomplete"):
+            refuses(TrainConfig(model=str(tmp_path)))
 
 
 def test_a_hub_model_is_pinned_without_fetching_and_fetched_once(hub: type[Hub]) -> None:
