@@ -42,11 +42,11 @@ def verdict_of(result: Any, completion_text: str, gold: str) -> Verdict:
     """The verdict that a reward's result stands for. Its answer, the vote in maj@k, is that of `rewards.extract`."""
     if isinstance(result, Verdict) and (result.paid is None or math.isfinite(result.paid)):
         return result
-    answer = extract(completion_text).answer
+    found = extract(completion_text)
     number = result.item() if hasattr(result, "item") else result  # numpy's and torch's scalars
     if not isinstance(number, Real) or not math.isfinite(number):
         reason = f"reward is no finite number but {type(result).__name__}"
-        return Verdict(mark=Mark.ERROR, reason=reason, answer=answer, gold=gold)
+        return Verdict(mark=Mark.ERROR, reason=reason, answer=found.answer, gold=gold, rule=found.rule)
     paid = float(number)
     mark = Mark.RIGHT if paid >= 1 else Mark.WRONG
-    return Verdict(mark=mark, reason="by own reward", answer=answer, gold=gold, paid=paid)
+    return Verdict(mark=mark, reason="by own reward", answer=found.answer, gold=gold, paid=paid, rule=found.rule)

@@ -1,7 +1,11 @@
 """What the verifier says of one completion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Self
+
+NO_ANSWER = "no answer found"
+TRUNCATED = "truncated before an answer"
 
 
 class Mark(StrEnum):
@@ -26,6 +30,12 @@ class Verdict:
     gold: str
     paid: float | None = None
     """The reward where it does not follow from the mark: the number that a reward of the user's own gave."""
+    rule: str = ""
+    r"""What was extracted by, e.g. ``last \boxed{}``; empty where nothing was extracted by `rewards.extract`."""
+    compared: str = ""
+    """What decided: ``text``, ``structure``, ``limits`` or ``algebra``; empty where nothing was compared."""
+    seconds: float = field(default=0.0, compare=False)
+    """Wall-clock time that the verdict took."""
 
     @property
     def reward(self) -> float | None:
@@ -33,3 +43,7 @@ class Verdict:
         if self.mark is Mark.ERROR:
             return None
         return float(self.mark is Mark.RIGHT) if self.paid is None else self.paid
+
+    def of_truncated(self) -> Self:
+        """The verdict of the same completion, known to have been cut at its token limit: an answer may be missing."""
+        return replace(self, reason=TRUNCATED) if self.reason == NO_ANSWER else self

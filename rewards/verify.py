@@ -1,138 +1,154 @@
-r"""The verifier: one completion against one gold, cheapest comparison first.
+r"""The verifier: one completion against one gold, by the cheapest comparison that decides.
 
-A comparison is a function of two normalised texts that decides, or leaves it to the next. To widen the verifier, write
-another and put it in `COMPARISONS` where it belongs.
+Limits on length keep everything here fast, except `rewards.compare.algebra`: that runs in a process that can be killed
+(`rewards.processes`), so `verify` returns in any thread, whatever the completion says.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from dataclasses import replace
+from functools import lru_cache
 
-from rewards import limits
-from rewards.exact import number
-from rewards.extract import extract
-from rewards.text import normalise
-from rewards.verdict import Mark, Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one comparison found; without a mark it leaves the decision to the next."""
-
-    mark: Mark | None
-    reason: str
-
-
-Comparison = Callable[[str, str], Finding]
-"""From the normalised answer and the normalised gold to a finding."""
+from rewards.compare import NeedsAlgebraError, same
+from rewards.compare.outcome import Algebra
+from rewards.extract import Mode, extract
+from rewards.latex.answer import Answer, Choice, formulas
+from rewards.latex.brackets import UnreadableError
+from rewards.latex.limits import LimitError, check_formula, check_length, check_size
+from rewards.latex.read import read
+from rewards.latex.text import normalise
+from rewards.processes import sandbox
+from rewards.verdict import NO_ANSWER, Mark, Verdict
 
 
 def verify(completion_text: str, gold: str) -> Verdict:
-    r"""Mark one completion.
+    r"""Mark one completion by the answer in its last ``\boxed{}``, and nothing else: what is paid will be learned.
 
-    The answer is what `rewards.extract` finds. A gold that cannot be verified gives an error, never right or wrong; an
-    answer that trips a limit is wrong. Symbolic answers need the main thread of a process, where alarms work, and may
-    take seconds: an asyncio program uses `rewards.VerifierPool`. In another thread they give an error.
+    A gold may be a worked solution that ends in a box or ``#### gold``. One that cannot be used gives an error, never
+    right or wrong; so do time-outs and too little memory. Works in any thread and process. The first answer that needs
+    algebra starts a process, which takes about a second.
 
     Example: ``verify(r"12+21 is \boxed{33}.", "33").mark is Mark.RIGHT``
     """
-    answer = extract(completion_text).answer
-    if (fault := check_gold(gold)) is not None:
-        return Verdict(mark=Mark.ERROR, reason=fault, answer=answer, gold=gold)
-    if answer is None:
-        return Verdict(mark=Mark.WRONG, reason="no boxed answer", answer=None, gold=gold)
-    *_, last = compare(answer, gold)
-    assert last.mark is not None, "the last comparison decides"
-    return Verdict(mark=last.mark, reason=last.reason, answer=answer, gold=gold)
+    return _verify(completion_text, gold, "strict")
+
+
+def verify_leniently(completion_text: str, gold: str) -> Verdict:
+    """Mark one completion wherever its answer stands (`rewards.extract`): for other models, not to train."""
+    return _verify(completion_text, gold, "lenient")
 
 
 def check_gold(gold: str) -> str | None:
     """Why a gold cannot be used, e.g. "gold does not parse"; None if it verifies against itself. For loading data."""
-    gold = normalise(gold)
-    if not gold:
-        return "gold is empty"
-    if number(gold) is not None:
-        return None
-    if limits.too_large(gold):
-        return "gold too large to verify"
-    if limits.restates(gold):
-        return "gold has an unevaluated operator"
-    if not _alarms_work():
-        return "not in a main thread"
+    verdict = judge_gold("", gold)
+    return None if verdict.mark is Mark.RIGHT else verdict.reason
 
-    from rewards import symbolic
+
+def judge_gold(_: str, gold: str) -> Verdict:
+    """The verdict on a gold: right, or an error that says why it cannot be used. A check for `VerifierPool`."""
+    try:
+        needs_algebra = any(True for _ in formulas(_read_gold(gold)))
+    except LimitError as fault:
+        return _gold_error(gold, fault)
+    return _where_it_can_be_killed("", gold) if needs_algebra else _usable(gold)
+
+
+def in_killable_process(answer: str, gold: str) -> Verdict:
+    """What takes algebra, and so any time and memory: the check that `rewards.processes.sandbox` runs.
+
+    Args:
+        answer: extracted; empty to judge the gold itself (an empty box needs no algebra).
+    """
+    from rewards.compare import algebra
 
     try:
-        symbolic.parse_gold(gold)
-    except symbolic.UnparsableError:
-        return "gold does not parse"
-    except symbolic.SlowError:
-        return "gold timed out"
-    return None
+        if answer:
+            return _compare(answer, gold, algebra.SympyAlgebra())
+        for latex in formulas(_read_gold(gold)):
+            algebra.parse_gold(latex)
+    except algebra.UnusableGoldError:
+        return _gold_error(gold, LimitError("does not parse"), answer or None)
+    return _usable(gold)
 
 
-def compare(answer: str, gold: str) -> Iterator[Finding]:
-    """Yield what each comparison finds, until one decides."""
-    answer, gold = normalise(answer), normalise(gold)
-    for comparison in COMPARISONS:
-        finding = comparison(answer, gold)
-        yield finding
-        if finding.mark is not None:
-            return
+def _where_it_can_be_killed(answer: str, gold: str) -> Verdict:
+    if sandbox.inside():
+        return in_killable_process(answer, gold)
+    return sandbox.call("rewards.verify:in_killable_process", answer, gold)
 
 
-def same_text(answer: str, gold: str) -> Finding:
-    if not answer:
-        return Finding(Mark.WRONG, "empty box")
-    if answer.replace(", ", ",") == gold.replace(", ", ","):
-        return Finding(Mark.RIGHT, "same text")
-    return Finding(None, "not the same text")
+def _verify(completion_text: str, gold: str, mode: Mode) -> Verdict:
+    start = time.perf_counter()
+    fault, choice = None, False
+    try:
+        choice = isinstance(_read_gold(gold), Choice)
+    except LimitError as error:
+        fault = error
+    found = extract(completion_text, mode, choice=choice)
+    if fault is not None:
+        verdict = _gold_error(gold, fault, found.answer)
+    elif found.answer is None:
+        verdict = Verdict(mark=Mark.WRONG, reason=NO_ANSWER, answer=None, gold=gold)
+    else:
+        try:
+            verdict = _compare(found.answer, gold, None)
+        except NeedsAlgebraError:
+            verdict = _where_it_can_be_killed(found.answer, gold)
+    return replace(verdict, answer=found.answer, rule=found.rule, seconds=time.perf_counter() - start)
 
 
-def as_numbers(answer: str, gold: str) -> Finding:
-    """Exact. Where 28% may stand for 28, and 0.333333 for 1/3, math-verify's conventions decide."""
-    a, g = number(answer), number(gold)
-    if a is None or g is None:
-        return Finding(None, "not two plain numbers")
-    if a.value == g.value:
-        return Finding(Mark.RIGHT, "equal as numbers")
-    if a.percent != g.percent:
-        return Finding(None, "a percentage and a number")
-    if {a.form, g.form} == {"fraction", "decimal"}:
-        return Finding(None, "a fraction and a decimal")
-    return Finding(Mark.WRONG, "different numbers")
+def _compare(answer: str, gold: str, algebra: Algebra | None) -> Verdict:
+    """The comparisons, in order. Raises NeedsAlgebraError if the last one is needed and None."""
 
-
-def within_limits(answer: str, gold: str) -> Finding:
-    """The policy wrote the answer, so a limit it trips is its mistake."""
-    if limits.too_large(answer):
-        return Finding(Mark.WRONG, "too large to verify")
-    if limits.restates(answer):
-        return Finding(Mark.WRONG, "unevaluated operator")
-    if number(gold) is not None and limits.unevaluated(answer):
-        return Finding(Mark.WRONG, "unevaluated arithmetic")
-    return Finding(None, "within limits")
-
-
-def by_math_verify(answer: str, gold: str) -> Finding:
-    if not _alarms_work():
-        return Finding(Mark.ERROR, "not in a main thread")
-
-    from rewards import symbolic
+    def verdict(equal: bool, reason: str, compared: str) -> Verdict:
+        mark = Mark.RIGHT if equal else Mark.WRONG
+        return Verdict(mark=mark, reason=reason, answer=answer, gold=gold, compared=compared)
 
     try:
-        if symbolic.equal(answer, gold):
-            return Finding(Mark.RIGHT, "equal by math-verify")
-    except symbolic.UnparsableError:
-        return Finding(Mark.WRONG, "answer does not parse")
-    except symbolic.SlowError:
-        return Finding(Mark.ERROR, "timed out")
-    return Finding(Mark.WRONG, "not equal by math-verify")
+        wanted = _read_gold(gold)
+    except LimitError as fault:
+        return _gold_error(gold, fault, answer)
+    try:
+        check_length(answer)
+        if not (said := normalise(answer)):
+            return verdict(False, "empty box", "text")
+        if said == _gold_latex(gold):
+            return verdict(True, "same text", "text")
+        check_size(said)
+        outcome = same(read(said), wanted, algebra)
+    except LimitError as limit:
+        return verdict(False, str(limit), "limits")
+    except UnreadableError:
+        return verdict(False, "answer does not parse", "structure")
+    return verdict(outcome.equal, outcome.how, outcome.by)
 
 
-COMPARISONS: tuple[Comparison, ...] = (same_text, as_numbers, within_limits, by_math_verify)
+@lru_cache(maxsize=4096)
+def _gold_latex(gold: str) -> str:
+    """A gold, or of a worked solution what is in its box or after ``####``. Raises LimitError."""
+    boxed = extract(gold).answer if r"\boxed" in gold else None
+    check_length(text := gold.rpartition("####")[2] if boxed is None else boxed)
+    if not (latex := normalise(text)):
+        raise LimitError("is empty")
+    return latex
 
 
-def _alarms_work() -> bool:
-    """Elsewhere math-verify has no timeout, and a hostile answer holds the interpreter's lock for hours."""
-    return threading.current_thread() is threading.main_thread()
+@lru_cache(maxsize=4096)
+def _read_gold(gold: str) -> Answer:
+    """Read a gold, once. Raises LimitError, whose message follows "gold "."""
+    try:
+        latex = _gold_latex(gold)
+        check_size(latex)
+        answer = read(latex)
+        for formula in formulas(answer):
+            check_formula(formula)
+    except UnreadableError:
+        raise LimitError("does not parse") from None
+    return answer
+
+
+def _usable(gold: str) -> Verdict:
+    return Verdict(mark=Mark.RIGHT, reason="can be used", answer=None, gold=gold)
+
+
+def _gold_error(gold: str, fault: LimitError, answer: str | None = None) -> Verdict:
+    return Verdict(mark=Mark.ERROR, reason=f"gold {fault}"[:60], answer=answer, gold=gold)

@@ -17,6 +17,7 @@ SETTINGS = {
     "eval_problems": "questions of each set; 0 takes all",
     "eval_samples": "completions of each question",
     "reward": "what marks completions",
+    "extraction": "where the verifier takes answers from, strict or lenient",
 }
 """What may be changed of the runs' own configuration."""
 LAST_LINE = 'The last line of stdout is JSON: {set: {target: {"step": N, "summary": {"pass@1": {"value": …}, …}}}}'

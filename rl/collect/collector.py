@@ -57,7 +57,7 @@ async def sample_group(
                 finish_reason=completion.finish_reason,
                 text=text,
             ),
-            verdict=verdict,
+            verdict=verdict.of_truncated() if completion.finish_reason == "length" else verdict,
         )
         for completion, text, verdict in zip(completions, texts, verdicts, strict=True)
     ]
@@ -72,7 +72,7 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
     """
     problem_of = ProblemOrder(load_problems(config, "train"), config.seed)
     sampling = prompter.sampling(config.temperature, config.max_tokens)
-    async with VerifierPool(check=config.reward) as verifiers, asyncio.TaskGroup() as tasks:
+    async with VerifierPool(check=config.check) as verifiers, asyncio.TaskGroup() as tasks:
 
         async def fill(group_id: int) -> None:
             group = await sample_group(

@@ -14,6 +14,7 @@ from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKin
 STARTER = "starter"
 HELDOUT = "heldout"
 """The problem set that checkpoints are chosen on; those of `--eval-on` are only reported."""
+VERIFY = "rewards:verify"
 RESUMABLE = (
     *("steps", "max_minutes", "token_budget", "patience", "keep"),
     *("wandb", "wandb_project", "wandb_group", "wandb_tags", "wandb_adapter", "tensorboard"),
@@ -66,8 +67,10 @@ class TrainConfig(BaseModel):
     """a built-in prompt (plain, boxed, cot), or a text with {problem} (default: plain for starter, else boxed)"""
     system_prompt: str | None = None
     """system message before the prompt (default: the chat template's own)"""
-    reward: str = "rewards:verify"
+    reward: str = VERIFY
     """what marks completions: module:function of (completion, gold)"""
+    extraction: Literal["strict", "lenient"] = "strict"
+    """where the verifier takes the answer from: strict: the last box only; lenient: wherever it stands"""
 
     # ---- sampling
     group_size: int = Field(8, ge=2, le=1024)
@@ -181,6 +184,8 @@ class TrainConfig(BaseModel):
             raise ValueError(f"buffer {self.buffer} cannot hold one batch of {self.batch}: try --buffer {self.batch}")
         if self.batch < self.learners:
             raise ValueError(f"batch {self.batch} leaves some of {self.learners} learners without a sample")
+        if self.extraction != "strict" and self.reward != VERIFY:
+            raise ValueError(f"extraction {self.extraction} says nothing to the reward {self.reward}: leave it out")
         if self.warmup > self.steps:
             raise ValueError(f"warmup {self.warmup} is longer than the run: --steps is {self.steps}")
         return self
@@ -190,6 +195,11 @@ class TrainConfig(BaseModel):
         """Steps: what the buffer's capacity allows, or less where `max_staleness` says so."""
         by_capacity = -(-self.buffer // self.batch) - 1
         return by_capacity if self.max_staleness is None else min(self.max_staleness, by_capacity)
+
+    @property
+    def check(self) -> str:
+        """The function that marks completions, for `rewards.VerifierPool`."""
+        return "rewards:verify_leniently" if self.extraction == "lenient" else self.reward
 
     @property
     def eval_sets(self) -> list[str]:

@@ -25,7 +25,7 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> Non
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config), config)
     sets = load_eval_sets(config)
-    async with Servers(server_urls) as servers, VerifierPool(workers=1, check=config.reward) as verifiers:
+    async with Servers(server_urls) as servers, VerifierPool(workers=1, check=config.check) as verifiers:
         health = await servers.wait_accepted(policy)
         for problems in sets.values():
             prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)

@@ -65,6 +65,7 @@ class Evaluator:
             samples_per_problem=config.eval_samples,
             temperature=config.temperature,
             max_tokens=config.max_tokens,
+            extraction=config.extraction,
             questions=[],
             seconds=0.0,
         )
@@ -126,4 +127,7 @@ def question_result(group: Group) -> QuestionResult:
         answers=[v.answer for v in verdicts],
         marks=[v.mark for v in verdicts],
         reasons=[v.reason for v in verdicts],
+        rules=[v.rule for v in verdicts],
+        compared=[v.compared for v in verdicts],
+        verify_seconds=[v.seconds for v in verdicts],
     )

@@ -9,7 +9,7 @@ The file holds completions, answers and marks; pass@k, intervals and tests are e
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -28,7 +28,7 @@ class QuestionResult:
     """The samples of one problem: four lists, one entry a sample. They are empty where none came back.
 
     Example: ``QuestionResult(problem_id="9f2c…", problem="12+7*3", gold="33", completions=[r"= \\boxed{33}", "so 33"],
-    answers=["33", None], marks=[Mark.RIGHT, Mark.WRONG], reasons=["equal as numbers", "no boxed answer"])``
+    answers=["33", None], marks=[Mark.RIGHT, Mark.WRONG], reasons=["equal as numbers", "no answer found"])``
     """
 
     problem_id: str
@@ -41,9 +41,16 @@ class QuestionResult:
     marks: list[Mark]
     reasons: list[str]
     """Why the verifier marked each sample so."""
+    rules: list[str] = field(default_factory=list)
+    """What each answer was extracted by; this and the next two are empty in the files of older evaluations."""
+    compared: list[str] = field(default_factory=list)
+    """What decided each mark."""
+    verify_seconds: list[float] = field(default_factory=list)
+    """Wall-clock time that each verdict took."""
 
     def __post_init__(self) -> None:
-        for name in ("completions", "answers", "reasons"):
+        stated = ("rules", "compared", "verify_seconds") if self.rules else ()
+        for name in ("completions", "answers", "reasons", *stated):
             if (n := len(getattr(self, name))) != len(self.marks):
                 raise ValueError(f"{self.problem_id}: {n} {name} but {len(self.marks)} marks")
 
@@ -94,6 +101,8 @@ class EvalResult:
     samples_per_problem: int
     temperature: float
     max_tokens: int
+    extraction: str = "strict"
+    """As in the configuration; files of older evaluations do not state it."""
     questions: list[QuestionResult]
     seconds: float
 
@@ -194,15 +203,15 @@ def compare(base: EvalResult, other: EvalResult) -> Comparison:
     """Is other better than base? Paired by question, at pass@1.
 
     Raises:
-        UsageError: they were measured on different problems, or at another temperature or max_tokens.
+        UsageError: they were measured on different problems, or at another temperature, max_tokens or extraction.
     """
-    for field in ("problems_sha256", "temperature", "max_tokens"):
-        ours, theirs = getattr(base, field), getattr(other, field)
+    for name in ("problems_sha256", "temperature", "max_tokens", "extraction"):
+        ours, theirs = getattr(base, name), getattr(other, name)
         if ours != theirs:
             raise UsageError(
                 f"step {other.step} cannot be compared with step {base.step}: "
-                f"{field} is {theirs} in the first and {ours} in the second",
-                fix="evaluate both on the same problems, at the same temperature and max_tokens",
+                f"{name} is {theirs} in the first and {ours} in the second",
+                fix="evaluate both on the same problems, at the same temperature, max_tokens and extraction",
             )
     before, after = _pass_at_1(base), _pass_at_1(other)
     both = [problem_id for problem_id in before if problem_id in after]

@@ -75,7 +75,7 @@ def read_targets(
         return Target(name=name, config=config, sets=list(on) or config.eval_sets, step=found, adapter=adapter)
 
     targets = [target(name) for name in names]
-    alike = ["eval_on", "eval_problems", "temperature", "max_tokens", "reward"]
+    alike = ["eval_on", "eval_problems", "temperature", "max_tokens", "reward", "extraction"]
     for field in [*alike, "problems"] if HELDOUT in targets[0].sets else alike:
         if len(values := {getattr(target.config, field) for target in targets}) > 1:
             fix = "name runs that were asked alike, or give the setting; --help lists them"
@@ -133,7 +133,7 @@ async def _evaluate(
     prompter = Prompter(resolve_model(target.config), target.config)
     policy = f"eval-{uuid.uuid4().hex[:8]}"
     results = {}
-    async with Servers([url]) as servers, VerifierPool(check=target.config.reward) as verifiers:
+    async with Servers([url]) as servers, VerifierPool(check=target.config.check) as verifiers:
         health = await servers.wait_ready()
         for problems in sets.values():
             prompter.check_length(problems, health.max_model_len or 0, target.config.max_tokens)

@@ -29,6 +29,10 @@ class Line:
     mark: Mark
     reason: str
     answer: str | None
+    rule: str
+    """What the answer was extracted by, or why there is none; empty where that is not known, as is `compared`."""
+    compared: str
+    """What decided."""
     note: str
     """What else is known: who sampled it, and whether it was cut."""
     text: str
@@ -36,7 +40,9 @@ class Line:
     @property
     def verdict(self) -> str:
         answer = "no answer" if self.answer is None else f"answer {self.answer}" if self.answer else "empty answer"
-        return ", ".join(filter(None, (self.reason, answer, self.note)))
+        answer += f" ({self.rule})" if self.rule else ""
+        decided = f"decided by {self.compared}" if self.compared else ""
+        return ", ".join(filter(None, (self.reason, answer, decided, self.note)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +162,8 @@ def _of_group(entry: Entry, mark: Mark | None) -> Card:
             mark=sample.verdict.mark,
             reason=sample.verdict.reason,
             answer=sample.verdict.answer,
+            rule=sample.verdict.rule,
+            compared=sample.verdict.compared,
             note=_note(sample),
             text=sample.rollout.text,
         )
@@ -174,10 +182,13 @@ def _note(sample: Sample) -> str:
 
 
 def _of_question(question: QuestionResult, result: EvalResult, mark: Mark | None) -> Card:
-    columns = zip(question.marks, question.reasons, question.answers, question.completions, strict=True)
+    unknown = [""] * len(question.marks)  # in the files of older evaluations
+    columns = (question.rules or unknown, question.compared or unknown, question.completions)
     lines = [
-        Line(mark=own, reason=reason, answer=answer, note="", text=text)
-        for own, reason, answer, text in columns
+        Line(mark=own, reason=reason, answer=answer, rule=rule, compared=compared, note="", text=text)
+        for own, reason, answer, rule, compared, text in zip(
+            question.marks, question.reasons, question.answers, *columns, strict=True
+        )
         if mark in (None, own)
     ]
     right = question.marks.count(Mark.RIGHT)

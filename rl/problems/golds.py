@@ -1,4 +1,4 @@
-"""Whether the verifier can mark answers to a problem, found by having it mark the gold itself."""
+"""Whether the verifier can mark answers to a problem, found by having it judge the gold itself."""
 
 import asyncio
 import os
@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from rewards import Mark, Verdict, VerifierPool
-from rewards.exact import number
-from rewards.text import normalise
-from rl.core.config import TrainConfig
+from rewards.latex.numbers import number
+from rewards.latex.text import normalise
+from rl.core.config import VERIFY, TrainConfig
 from rl.core.errors import UsageError
 
 AT_ONCE = 1024
@@ -29,16 +29,16 @@ def gold_faults(golds: Iterable[str]) -> dict[str, str]:
 async def _mark(golds: Iterable[str]) -> dict[str, str]:
     faults: dict[str, str] = {}
     rest = iter(golds)
-    async with VerifierPool(workers=os.cpu_count() or 1) as pool:
+    async with VerifierPool(workers=os.cpu_count() or 1, check="rewards:judge_gold") as pool:
         while some := list(islice(rest, AT_ONCE)):
-            marked = await asyncio.gather(*(pool.verify([rf"\boxed{{{gold}}}"], gold) for gold in some))
+            marked = await asyncio.gather(*(pool.verify([""], gold) for gold in some))
             faults |= {verdict.gold: verdict.reason for (verdict,) in marked if verdict.mark is not Mark.RIGHT}
     return faults
 
 
 def has_own_reward(config: TrainConfig) -> bool:
     """Whether completions are marked by a function of the user's: what a gold may be is then its business."""
-    return bool(config.reward != TrainConfig.model_fields["reward"].default)
+    return config.reward != VERIFY
 
 
 def check_reward(config: TrainConfig, gold: str | None = None) -> None:

@@ -196,5 +196,5 @@ def _batch(problems: list[tuple[str, str]], source: Source) -> Any:
 def _code_version() -> str:
     """Of what reads problems, extracts their golds and checks them."""
     rooms = Path(__file__).parent, Path(rewards.__file__).parent
-    code = b"".join(path.read_bytes() for room in rooms for path in sorted(room.glob("*.py")))
+    code = b"".join(path.read_bytes() for room in rooms for path in sorted(room.rglob("*.py")))
     return f"{metadata.version('math-verify')}/{hashlib.sha256(code).hexdigest()}"

@@ -78,7 +78,7 @@ def test_it_samples_what_was_left_unfinished_and_then_every_free_slot(url: str, 
     assert len(group.samples) == CONFIG.group_size
     assert {s.rollout.policy_version for s in group.samples} == {3}
     assert all(len(s.rollout.token_ids) == len(s.rollout.sampler_logprobs) for s in group.samples)
-    assert {s.verdict.reason for s in group.samples} == {"no boxed answer"}
+    assert {s.verdict.reason for s in group.samples} <= {"no answer found", "truncated before an answer"}
 
 
 def test_a_policy_that_is_not_accepted_is_refused_and_says_so(url: str, buffer: Buffer) -> None:

@@ -41,6 +41,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
         (["--batch", "30"], "batch 30 is not a multiple of group_size 8: try --batch 24 or 32", ""),
         (["--buffer", "4"], "buffer 4 is not a multiple of group_size 8: try --buffer 8", ""),
         (["--buffer", "16"], "cannot hold one batch of 32: try --buffer 32", ""),
+        (["--extraction", "lenient", "--reward", "my:own"], "extraction lenient says nothing to the reward my:own", ""),
         (["--lr", "fast"], "--lr fast (flag)", "learning rate"),
         (["--lr", "-1"], "--lr -1 (flag)", "learning rate"),
         (["--loss", "ppo"], "--loss ppo (flag)", "estimator"),

@@ -104,7 +104,8 @@ def test_another_number_of_samples_can_be_compared():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("problems_sha256", "cd" * 32), ("temperature", 0.7), ("max_tokens", 128)]
+    ("field", "value"),
+    [("problems_sha256", "cd" * 32), ("temperature", 0.7), ("max_tokens", 128), ("extraction", "lenient")],
 )
 def test_what_was_measured_differently_is_not_compared(field: str, value: object):
     base, other = evaluation("rrrr"), replace(evaluation("rrrr", step=8), **{field: value})
@@ -160,6 +161,9 @@ def test_the_file_gives_back_the_same_result(tmp_path: Path):
         "answers": ["7", "8", None, "?"],
         "marks": ["right", "wrong", "wrong", "error"],
         "reasons": ["right by hand", "wrong by hand", "wrong by hand", "error by hand"],
+        "rules": [],
+        "compared": [],
+        "verify_seconds": [],
     }
 
 

@@ -13,7 +13,7 @@ from rl.core import cli
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for room in ("rl", "rollout_server", "rewards") for path in (ROOT / room).rglob("*.py"))
-COMMANDS = [f"rl.{name}" for name in commands()] + ["rewards", "rollout_server"]
+COMMANDS = [f"rl.{name}" for name in commands()] + ["rewards", "rewards.bench", "rollout_server"]
 
 # Each room and the rooms of ours that it may know, in the order in which data visits them.
 MAY_KNOW = {

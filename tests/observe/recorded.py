@@ -52,7 +52,7 @@ def evaluation(step: int, right: dict[str, int], *, n: int = 4, set: str = "held
             completions=[rf"so \boxed{{7}} at {step}"] * k + [f"lost at {step}"] * (n - k),
             answers=["7"] * k + [None] * (n - k),
             marks=[Mark.RIGHT] * k + [Mark.WRONG] * (n - k),
-            reasons=["same text"] * k + ["no boxed answer"] * (n - k),
+            reasons=["same text"] * k + ["no answer found"] * (n - k),
         )
         for text, k in right.items()
     ]

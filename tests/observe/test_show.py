@@ -104,7 +104,7 @@ def test_an_evaluation_is_shown_best_or_worst_first(show: Show, run: RunDir) -> 
     worst = show(run, "--set", "heldout", "--step", "0", "--worst", "--limit", "1")
     assert worst.startswith("heldout at step 0, 1 of 4 right\ngained\n")
     assert r"so \boxed{7} at 0" in worst
-    assert "wrong ×3  no boxed answer, no answer" in worst
+    assert "wrong ×3  no answer found, no answer" in worst
 
 
 def test_what_was_right_and_is_wrong_now_and_the_reverse(show: Show, run: RunDir) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rewards import Mark, Verdict, VerifierPool
+from rewards.own import verdict_of
 
 MODULE = """
 import time
@@ -70,6 +71,12 @@ def test_a_verdict_says_all_by_itself() -> None:
 def test_the_answer_is_the_boxed_one() -> None:
     boxed, plain = mark("1 \\boxed{7}", "1 7")
     assert (boxed.answer, plain.answer) == ("7", None)
+
+
+def test_how_the_answer_was_found_is_said_of_every_result() -> None:
+    assert verdict_of(1, r"\boxed{7}", "7").rule == r"last \boxed{}"
+    assert verdict_of(0, "7", "7").rule == "no box"
+    assert verdict_of(None, r"\boxed{7}", "7").rule == r"last \boxed{}"
 
 
 @pytest.mark.usefixtures("module")
