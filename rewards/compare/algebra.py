@@ -23,8 +23,8 @@ from rewards.latex.brackets import split
 
 _DIGITS = 15
 """Of the values that are compared; sympy follows cancellation to a hundred."""
-_POINTS = 8
-"""Sets of values for the variables, with all signs of any two of the first seven."""
+_POINTS = (1, 4, 4, 8)
+"""Sets of values for so many variables, and for more: any two of the first seven take all signs."""
 _ENOUGH = 3
 """Points where both formulas have a value; with fewer they are simplified."""
 _AS_WRITTEN = ConversionConfig(interpret_simple_eq_as_assignment=False, lowercase_symbols=False)
@@ -159,10 +159,10 @@ def _values(a: sympy.Expr, g: sympy.Expr) -> Iterator[tuple[sympy.Expr, sympy.Ex
     """Both formulas at the same points, where both are defined there and are real numbers, or neither is."""
     variables = sorted(a.free_symbols | g.free_symbols, key=lambda symbol: symbol.name)
     draw = Random(zlib.crc32(str(variables).encode()))  # the same for the same question, and nobody's roots
-    for point in range(_POINTS if variables else 1):
+    for point in range(_POINTS[min(len(variables), 3)]):
         at = {}
         for place, variable in enumerate(variables, 1):
-            sign = (-1) ** (point & (place % _POINTS)).bit_count()  # Walsh functions: any two take all signs
+            sign = (-1) ** (point & (place % 8)).bit_count()  # Walsh functions: any two take all signs
             at[variable] = sympy.Rational(sign * draw.randrange(5, 50), draw.randrange(5, 20))
         x, y = a.subs(at), g.subs(at)
         kinds = {_kind(x), _kind(y)}

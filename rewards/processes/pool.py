@@ -10,7 +10,7 @@ import asyncio
 import re
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -19,6 +19,8 @@ from typing import Self
 from rewards.processes import zygote
 from rewards.verdict import Verdict
 
+_BATCH = 16
+_BATCH_CHARACTERS = 1 << 14
 _CHECK_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
@@ -98,27 +100,34 @@ class VerifierPool:
         """
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError("this VerifierPool is not of this event loop: verify inside its `async with` block")
-        verdicts: dict[int, Verdict] = {}
-        waiting = iter(enumerate(completion_texts))
+        batches = list(_batches(completion_texts, self._workers))
+        verdicts: list[list[Verdict]] = [[] for _ in batches]
+        waiting = iter(enumerate(batches))
 
         async def check() -> None:
-            for place, text in waiting:
-                verdicts[place] = await self._check(text, gold)
+            for place, texts in waiting:
+                verdicts[place] = await self._check(texts, gold)
 
-        await asyncio.gather(*(check() for _ in range(min(self._workers, len(completion_texts)))))
-        return [verdicts[place] for place in range(len(completion_texts))]
+        await asyncio.gather(*(check() for _ in range(min(self._workers, len(batches)))))
+        return [verdict for batch in verdicts for verdict in batch]
 
-    async def _check(self, text: str, gold: str) -> Verdict:
-        request = zygote.encode_request(text, gold)
+    async def _check(self, texts: Sequence[str], gold: str) -> list[Verdict]:
+        requests = [zygote.encode_request(text, gold) for text in texts]
+        verdicts: list[Verdict] = []
+        deaths = 0
         worker = await self._idle.get()
         try:
-            for _ in range(zygote.ATTEMPTS):
+            while len(verdicts) < len(texts):
                 if worker is None or not worker.waits():
                     worker = await self._fork()
-                verdict = await worker.ask(request, gold, self._limits.seconds)
-                if verdict.reason != zygote.DIED:
-                    break
-            return verdict
+                *answered, last = await worker.ask(requests[len(verdicts) :], gold, self._limits.seconds)
+                verdicts += answered
+                deaths = 0 if answered else deaths
+                if last.reason == zygote.DIED and (deaths := deaths + 1) < zygote.ATTEMPTS:
+                    continue
+                verdicts.append(last)
+                deaths = 0
+            return verdicts
         finally:
             self._idle.put_nowait(worker)
 
@@ -133,6 +142,19 @@ class VerifierPool:
                     await self._zygote.stop()
                     await self._zygote.start()
             raise RuntimeError("the verifier's processes die as soon as they start: is the machine out of memory?")
+
+
+def _batches(texts: Sequence[str], workers: int) -> Iterator[Sequence[str]]:
+    """What is sent to a worker at once: a fair share, and so little that neither side can fill the socket's buffer."""
+    most = min(_BATCH, -(-len(texts) // workers))
+    start = size = 0
+    for end, text in enumerate(texts):
+        size += len(text)
+        if end > start and (end - start == most or size > _BATCH_CHARACTERS):
+            yield texts[start:end]
+            start, size = end, len(text)
+    if texts:
+        yield texts[start:]
 
 
 class _Zygote:
@@ -206,29 +228,42 @@ class _Worker:
     def kill(self) -> None:
         zygote.hang_up(self._connection)
 
-    async def ask(self, request: bytes, gold: str, timeout: float) -> Verdict:
-        """The verdict on a request. A worker that did not answer is killed, also on cancellation."""
+    async def ask(self, requests: Sequence[bytes], gold: str, timeout: float) -> list[Verdict]:
+        """The verdicts on requests, in order: on all, or up to the one after which the worker is no more.
+
+        A worker that did not answer within ``timeout`` seconds of its last answer is killed, also on cancellation.
+        """
         loop = asyncio.get_running_loop()
         start = loop.time()
         # The deadline kills; the read then ends with the connection. So a reply that came in time is used even if the
         # caller's event loop was busy for longer than the timeout.
         deadline = loop.call_later(timeout, self._shut_down)
-        goes_on = False
-        said = bytearray()
+        goes_on, said = False, b""
+        verdicts: list[Verdict] = []
         try:
             with suppress(OSError):  # it died, or was killed; what was said before is still to be read
-                await loop.sock_sendall(self._connection, request)
-            with suppress(OSError):
-                while not said.endswith(b"\n") and len(said) <= zygote.MAX_REPLY_BYTES:
-                    if not (chunk := await loop.sock_recv(self._connection, zygote.CHUNK_BYTES)):
-                        break
-                    said += chunk
-            verdict, goes_on = zygote.decode_reply(said, gold, seconds=loop.time() - start, timeout=timeout)
+                await loop.sock_sendall(self._connection, b"".join(requests))
+            while len(verdicts) < len(requests):
+                goes_on = False
+                with suppress(OSError):
+                    while b"\n" not in said and len(said) < zygote.MAX_REPLY_BYTES:
+                        if not (chunk := await loop.sock_recv(self._connection, zygote.CHUNK_BYTES)):
+                            break
+                        said += chunk
+                reply, newline, said = said.partition(b"\n")
+                verdict, goes_on = zygote.decode_reply(
+                    reply + newline, gold, seconds=loop.time() - start, timeout=timeout
+                )
+                verdicts.append(verdict)
+                if not goes_on:
+                    break
+                deadline.cancel()
+                start, deadline = loop.time(), loop.call_later(timeout, self._shut_down)
         finally:
             deadline.cancel()
             if not goes_on:
                 self.kill()
-        return verdict
+        return verdicts
 
     def _shut_down(self) -> None:
         with suppress(OSError):
