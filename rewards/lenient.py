@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from rewards.latex.brackets import UnreadableError, split
 from rewards.latex.units import is_known
@@ -39,32 +40,14 @@ _NUMBER = re.compile(
 def answer_without_box(text: str, *, choice: bool) -> tuple[str, str] | None:
     """The answer by the first rule that applies, and the rule's name; None if none does. Linear time."""
     text = _BOLD.sub("", _NOISE.sub("", text))
-    return next(((answer, name) for name, rule in _rules(choice) if (answer := rule(text))), None)
+    return next(
+        ((answer, name) for name, rule in (_OF_CHOICES if choice else _OF_VALUES) if (answer := rule(text))), None
+    )
 
 
 def final_answer(text: str) -> str | None:
     """The answer in the format that Minerva's prompt asks for (arXiv:2206.14858): as explicit as a box."""
     return _claimed(text, _MINERVA)
-
-
-def _rules(choice: bool) -> tuple[tuple[str, Rule], ...]:
-    if choice:
-        return (
-            ("<answer>", _tagged),
-            ("after ####", _after_mark),
-            ("stated answer", lambda text: _claimed(text, _STATED, letter=True)),
-            ("choice letter", _letter),
-            ("whole text", _alone),
-        )
-    return (
-        ("<answer>", _tagged),
-        ("after ####", _after_mark),
-        ("stated answer", lambda text: _claimed(text, _STATED)),
-        ("line A:", lambda text: _claimed(text, _LINE_A)),
-        ("whole text", _alone),
-        ("last formula", _last_formula),
-        ("last number", _last_number),
-    )
 
 
 def _tagged(text: str) -> str | None:
@@ -231,3 +214,20 @@ def _result(formula: str) -> str:
         return formula
     states_variable = _VARIABLE.search(_LATEX_WORDS.sub("", sides[0])) is not None
     return sides[-1] if len(sides) > 2 or not states_variable else formula
+
+
+_OF_VALUES: tuple[tuple[str, Rule], ...] = (
+    ("<answer>", _tagged),
+    ("after ####", _after_mark),
+    ("stated answer", partial(_claimed, label=_STATED)),
+    ("line A:", partial(_claimed, label=_LINE_A)),
+    ("whole text", _alone),
+    ("last formula", _last_formula),
+    ("last number", _last_number),
+)
+_OF_CHOICES: tuple[tuple[str, Rule], ...] = (
+    *_OF_VALUES[:2],
+    ("stated answer", partial(_claimed, label=_STATED, letter=True)),
+    ("choice letter", _letter),
+    ("whole text", _alone),
+)

@@ -23,9 +23,9 @@ from rewards.latex.brackets import split
 
 _DIGITS = 15
 """Of the values that are compared; sympy follows cancellation to a hundred."""
-_POINTS = (1, 4, 4, 8)
+_POINTS = (1, 4, 8, 8)
 """Sets of values for so many variables, and for more: any two of the first seven take all signs."""
-_ENOUGH = 3
+_ENOUGH = 2
 """Points where both formulas have a value; with fewer they are simplified."""
 _AS_WRITTEN = ConversionConfig(interpret_simple_eq_as_assignment=False, lowercase_symbols=False)
 
@@ -142,7 +142,7 @@ def _equal(a: Any, g: Any) -> bool:
 
 def _proportional(a: Any, g: Any, *, either_way: bool) -> bool:
     pairs = [(x, y) for x, y in _values(a, g) if not _is_zero(x) and not _is_zero(y)]
-    if len(pairs) < _ENOUGH or not all(_is_zero(x * pairs[0][1] - pairs[0][0] * y) for x, y in pairs):
+    if len(pairs) <= _ENOUGH or not all(_is_zero(x * pairs[0][1] - pairs[0][0] * y) for x, y in pairs):
         return False
     return either_way or bool((pairs[0][0] / pairs[0][1]).evalf(_DIGITS).is_positive)
 

@@ -6,6 +6,8 @@ The figures refuse none of the golds of MATH and GSM8K.
 
 import re
 
+from rewards.latex.names import FUNCTIONS, GREEK
+
 MAX_LENGTH = 1_000
 """Characters of an answer."""
 MAX_FORMULA = 400
@@ -28,13 +30,12 @@ OPERATORS = frozenset(
     "sum prod int iint iiint oint lim limsup liminf det gcd lcm max min sup inf deg dim Gamma binom mod pmod div "
     "lfloor lceil partial arg Re Im".split()
 )
-FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln".split())
-SYMBOLS = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell".split()
-)
 _MARKS = frozenset("vec hat bar overline overrightarrow tilde angle triangle".split())
-_NOTATION = FUNCTIONS | SYMBOLS | _MARKS | frozenset("emptyset exp sqrt frac cdot pi infty rfloor rceil ldots".split())
+_NOTATION = (
+    frozenset([*FUNCTIONS, *GREEK])
+    | _MARKS
+    | frozenset("emptyset exp sqrt frac cdot pi infty rfloor rceil ldots".split())
+)
 COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _CHARACTERS = re.compile(r"[a-zA-Z0-9_\s+*/^(){}\[\]|.,!'°=-]*")
 _MARKED_DIGIT = re.compile(r"\d ?[_']")

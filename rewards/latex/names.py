@@ -1,13 +1,20 @@
-"""What can be the name of a value: the left side of ``x = 5``, ``f(x) = 2x``, ``|AB| = 3``, ``a + b = 7``."""
+"""Names of functions and letters, and what can be the name of a value: the left side of ``x = 5``, ``f(x) = 2x``,
+``|AB| = 3``, ``a + b = 7``."""
 
 import re
 
-_GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|psi|omega|Delta|Omega|ell"
-_LETTER = rf"(?:[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))"
+FUNCTIONS = "arcsin arccos arctan sinh cosh tanh sin cos tan cot sec csc ln log".split()
+GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
+    "Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell"
+).split()
+"""Commands that are letters; ``\\pi`` is a number."""
+
+_LETTER = rf"(?:[a-zA-Z]|\\(?:{'|'.join(GREEK)})(?![a-zA-Z]))"
 _SUBSCRIPT = r"(?:_(?:\w|\{(?:[\w ,]|\\text\{[^{}]*\})+\}))?"
 _ARGUMENTS = r"(?:\([\w, \\'{}]*\))?"
 _SIMPLE = rf"(?:{_LETTER}'*{_SUBSCRIPT}'*(?:\^\{{?-1\}}?)?{_ARGUMENTS}|[A-Z]{{2,4}}|\|[A-Z]{{1,2}}\|)"
-_FUNCTION = r"\\(?:sin|cos|tan|cot|ln|log|max|min|deg) ?(?:[a-zA-Z]|\\[a-z]+|\([a-zA-Z+ -]*\)|[A-Z]{1,3})"
+_FUNCTION = rf"\\(?:{'|'.join(FUNCTIONS)}|max|min|deg) ?(?:[a-zA-Z]|\\[a-z]+|\([a-zA-Z+ -]*\)|[A-Z]{{1,3}})"
 _MARKED = r"(?:m ?\\angle|\\angle|\\triangle|\\overline|\\overrightarrow|\\vec|\\hat) ?\{?[a-zA-Z]{1,4}\}?"
 _VARIABLE = re.compile(
     rf"{_SIMPLE}|{_MARKED}|{_FUNCTION}|\\mathbb\{{[A-Z]\}}|\\frac\{{[A-Zd][A-Zxyt]?\}}\{{[A-Zd][A-Zxyt]?\}}"

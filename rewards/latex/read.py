@@ -18,7 +18,7 @@ from rewards.latex.answer import (
     times,
 )
 from rewards.latex.brackets import MAX_DEPTH, UnreadableError, closes_at, split, tokens
-from rewards.latex.names import denies
+from rewards.latex.names import FUNCTIONS, denies
 from rewards.latex.numbers import number, number_in_words
 from rewards.latex.units import is_known, unit
 
@@ -42,7 +42,7 @@ _OPTION = re.compile(r"(?:\(([A-J])\) ?|([A-J])(?:[.:)] ?| (?=[A-Z][a-z])))([a-z
 _TEXT_OPTION = re.compile(r"\\text\{\(([A-J])\) ?\} ?(.+)")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
 _ONLY_WORDS = re.compile(r"[a-zA-Z][a-zA-Z' .:!?-]*")
-_SHORT_WORD = re.compile(r"(?i:yes|no|odd|red)|[A-Z]{3}|[A-Z][a-z]{1,2}|.* .*")
+_SHORT_WORD = re.compile(r"(?i:yes|no|odd)|[A-Z]{3}|[A-Z][a-z]{1,2}|.* .*")
 _LONG_WORD = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{3}")
 _JOINER = re.compile(
     r"\\text ?\{[, ]*(?:and|or)[, ]*\}|(?:, ?| )(?:and|or)(?![a-zA-Z]) ?|,?\\(?:and|or|lor|land|vee)(?![a-zA-Z])"
@@ -67,10 +67,8 @@ _UNIT_WORDS = re.compile(
     r"((?<=[\d)}i]| )[a-zA-Z][a-zA-Z .]*(?:\^\d|\^\{-?\d\})?(?:/ ?[a-zA-Z]+(?:\^\d)?)?)$"
 )
 _UNIT_SIGN = re.compile(r"^(.*[\w)}]) ?([%$€£¢]|°(?: ?(?:\\text\{)?[CF]\}?)?|%(?: ?\\text\{[a-z ]*\}))$")
-_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
-_NAMES_OF_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc log ln exp sqrt pi arcsin arccos arctan sinh cosh tanh mod".split()
-)
+_FUNCTION = re.compile(rf"\\(?:{'|'.join(FUNCTIONS)})(?![a-zA-Z])")
+_NO_UNITS = frozenset([*FUNCTIONS, "exp", "sqrt", "pi", "mod"])
 
 
 @lru_cache(maxsize=4096)
@@ -286,7 +284,7 @@ def _is_sum(latex: str) -> bool:
 def _names_a_unit(words: str) -> bool:
     """Whether bare letters after a number can be no product of variables."""
     first = re.split(r"[ /^]", words.strip())[0].rstrip(".")
-    if first in _NAMES_OF_FUNCTIONS:
+    if first in _NO_UNITS:
         return False
     return is_known(first) or (len(first) > 3 and first.isalpha()) or "." in words
 

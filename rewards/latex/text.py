@@ -6,6 +6,8 @@ Everything after this module reads canonical text and need not know that there i
 import re
 import unicodedata
 
+from rewards.latex.names import FUNCTIONS
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
@@ -79,7 +81,7 @@ _GLUED = re.compile(
 )
 """What has to be seen before commands are replaced: ``\left.``, and wide space between two answers."""
 
-_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|lg|exp"
+_FUNCTIONS = "|".join([*FUNCTIONS, "lg", "exp"])
 _BARE = r"(\\[a-zA-Z]+|[^\\{}\s])"
 _BRACED = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 _SIMPLE = r"(?:[^{}\\]|\\[a-zA-Z]++ ?+(?:\{[^{}]*+\})*+)*+"
@@ -121,7 +123,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"!=", r"\\neq "),
         (r"\.\.\.+", r"\\ldots "),
         (
-            r"(?<![a-zA-Z\\{ ])(?:sqrt|pi|infty|infinity)(?![a-zA-Z])|(?<![a-zA-Z\\])(?:sqrt|pi|infty)(?![a-zA-Z])",
+            r"(?<![a-zA-Z\\{])(?<![a-z] )infinity(?![a-zA-Z])|(?<![a-zA-Z\\])(?:sqrt|pi|infty)(?![a-zA-Z])",
             r"\\\g<0>",
         ),
         (r"\\infinity|(?<![a-zA-Z\\{])inf(?![a-zA-Z])", r"\\infty"),

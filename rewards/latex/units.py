@@ -90,47 +90,56 @@ class Unit:
     text: str
 
 
+class _Product:
+    """A unit in the making."""
+
+    def __init__(self) -> None:
+        self.powers: dict[str, int] = {}
+        self.factor = self.scale = Fraction(1)
+
+    def multiply(self, name: str, power: int) -> None:
+        of, amount = _TABLE.get(name, (name, Fraction(1)))
+        if of:
+            self.powers[of] = self.powers.get(of, 0) + power
+            self.factor *= amount**power
+        else:
+            self.scale *= amount
+
+
 def unit(text: str) -> Unit | None:
-    """Read what follows a number, its ``\\text{…}`` already taken off; None if that names no unit."""
-    text = text.strip().strip(".").lower()
-    text = _ABBREVIATED.get(text, text).replace("° ", "°")
-    words = [_ABBREVIATED.get(word, word) for word in _WORD.findall(text)]
-    if not words or len(words) > _MAX_WORDS or _WORD.sub("", text).strip(" .,()"):
+    r"""Read what follows a number, its ``\text{…}`` already taken off; None if that names no unit."""
+    text = _ABBREVIATED.get(text := text.strip().strip(".").lower(), text).replace("° ", "°")
+    product, last, last_sign = _Product(), "", 1
+    power, sign = 1, 1
+    if (words := _words(text)) is None:
         return None
-    if words[0] in ("%", "percent"):  # 25% increase
-        words = words[:1]
-    powers: dict[str, int] = {}
-    factor, scale, power, sign, last_sign = Fraction(1), Fraction(1), 1, 1, 1
-    last = ""
     for word in words:
-        if word in _NO_UNITS or word.removesuffix("s") in _NO_UNITS:
-            return None
         if word in ("per", "/", "a", "an", "each"):
             sign = -1
         elif word in ("square", "cubic"):
             power = 2 if word == "square" else 3
-        elif word in ("*", "-", "of", "the"):
-            pass
         elif word in ("squared", "cubed") or word.startswith("^"):
-            raised = ({"squared": 2, "cubed": 3}.get(word) or int(word.strip("^{}"))) - 1
             if not last:
                 return None
-            of, amount = _TABLE.get(last, (last, Fraction(1)))
-            powers[of] = powers.get(of, 0) + last_sign * raised
-            factor *= amount ** (last_sign * raised)
-        else:
-            last = word if word in _TABLE else word.removesuffix("s")
+            raised = {"squared": 2, "cubed": 3}.get(word) or int(word.strip("^{}"))
+            product.multiply(last, last_sign * (raised - 1))
+        elif word not in ("*", "-", "of", "the"):
+            last, last_sign = word if word in _TABLE else word.removesuffix("s"), sign
             if last not in _TABLE and len(last) == 1:
                 return None  # a variable
-            of, amount = _TABLE.get(last, (last, Fraction(1)))
-            if of:
-                powers[of] = powers.get(of, 0) + sign * power
-                factor *= amount ** (sign * power)
-            else:
-                scale *= amount
-            last_sign, power, sign = sign, 1, 1 if "/" not in words else sign
-    kept = tuple(sorted((name, power) for name, power in powers.items() if power))
-    return Unit(kept, factor, scale, text)
+            product.multiply(last, sign * power)
+            power, sign = 1, sign if "/" in words else 1
+    powers = tuple(sorted((name, power) for name, power in product.powers.items() if power))
+    return Unit(powers, product.factor, product.scale, text)
+
+
+def _words(text: str) -> list[str] | None:
+    words = [_ABBREVIATED.get(word, word) for word in _WORD.findall(text)]
+    if not words or len(words) > _MAX_WORDS or _WORD.sub("", text).strip(" .,()"):
+        return None
+    if words[0] in ("%", "percent"):  # 25% increase
+        return words[:1]
+    return None if any(word in _NO_UNITS or word.removesuffix("s") in _NO_UNITS for word in words) else words
 
 
 def is_known(word: str) -> bool:

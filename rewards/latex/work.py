@@ -5,7 +5,8 @@ import re
 from functools import lru_cache
 
 from rewards.latex.brackets import UnreadableError, closes_at, groups, split, tokens
-from rewards.latex.limits import COMMAND, FUNCTIONS, OPERATORS, SYMBOLS, LimitError, check_formula
+from rewards.latex.limits import COMMAND, OPERATORS, LimitError, check_formula
+from rewards.latex.names import FUNCTIONS, GREEK
 from rewards.latex.numbers import number
 
 _DERIVATIVE = re.compile(r"\\frac\{d\b[^{}]*\}\{d ?[a-z]")
@@ -58,7 +59,7 @@ def operations(latex: str) -> frozenset[str]:
             found.add(operation)
     if any(math.isqrt(int(n)) ** 2 == int(n) for n in _ROOT.findall(latex)):
         found.add("root")
-    if not (commands & SYMBOLS or any(map(str.isalpha, _CONSTANT.sub("", latex)))):
+    if not (commands.intersection(GREEK) or any(map(str.isalpha, _CONSTANT.sub("", latex)))):
         found |= _on_constants(latex, commands)
     if _TIMES_AFTERWARDS.search(latex):
         found.add("multiplication")
@@ -73,7 +74,7 @@ def operations(latex: str) -> frozenset[str]:
 
 def _on_constants(latex: str, commands: set[str]) -> set[str]:
     r"""Of a formula without variables: ``\cos 30°``, ``|3-4i|``, ``(1+i)(2-i)``, ``\sqrt{2}\sqrt{3}``."""
-    found = {name.removeprefix("arc").replace("ln", "log") for name in commands & FUNCTIONS}
+    found = {name.removeprefix("arc").replace("ln", "log") for name in commands.intersection(FUNCTIONS)}
     if "|" in latex:
         found.add("absolute value")
     if _PRODUCT_OF_SUMS.search(latex):
