@@ -24,14 +24,11 @@ def same_quantities(answer: Answer, gold: Answer, by: Comparer) -> Outcome:
 def _same_quantities(answer: Answer, gold: Answer, by: Comparer) -> Outcome:
     a, a_unit = _parts(answer)
     g, g_unit = _parts(gold)
-    if (a_unit is None or g_unit is None) and (outcome := _letter_as_unit(answer, gold, by)) is not None:
-        return outcome
-    if _is_percent(a_unit) != _is_percent(g_unit):
-        if a_unit is not None and g_unit is not None:
-            return Outcome(False, "different units")
-        return by.same(a, g) or by.same(times(a, _share(a_unit)), times(g, _share(g_unit)))
     if a_unit is None or g_unit is None:
-        return by.same(a, g) or by.same(times(a, _of_money(a_unit)), times(g, _of_money(g_unit)))
+        if (reread := _letter_as_unit(answer, gold, by)) is not None:
+            return reread
+        outcome, of_a, of_g = by.same(a, g), _left_out(a_unit), _left_out(g_unit)
+        return outcome if outcome or of_a == of_g == 1 else by.same(times(a, of_a), times(g, of_g))
     if not _compatible(a_unit, g_unit):
         return Outcome(False, "different units")
     return by.same(times(a, a_unit.factor / g_unit.factor) if a_unit.powers == g_unit.powers else a, g)
@@ -41,10 +38,6 @@ def _parts(answer: Answer) -> tuple[Answer, Unit | None]:
     return (answer.value, answer.unit) if isinstance(answer, Quantity) else (answer, None)
 
 
-def _is_percent(unit: Unit | None) -> bool:
-    return unit is not None and unit.powers == (("%", 1),)
-
-
 def _compatible(one: Unit, other: Unit) -> bool:
     if one.powers == other.powers:
         return True
@@ -52,13 +45,14 @@ def _compatible(one: Unit, other: Unit) -> bool:
     return (names <= others or others <= names) and not (names | others) & _MEASURES
 
 
-def _of_money(unit: Unit | None) -> Fraction:
-    """75 cents are 0.75, where the question is about dollars."""
-    return unit.factor if unit is not None and unit.powers == (("$", 1),) else Fraction(1)
-
-
-def _share(unit: Unit | None) -> Fraction:
-    return Fraction(1, 100) if _is_percent(unit) else Fraction(1)
+def _left_out(unit: Unit | None) -> Fraction:
+    """What a number is multiplied by where its unit is left out: 28 % is also 0.28, and 75 cents are 0.75 dollars."""
+    match unit:
+        case Unit((("%", 1),)):
+            return Fraction(1, 100)
+        case Unit((("$", 1),), factor):
+            return factor
+    return Fraction(1)
 
 
 def _letter_as_unit(answer: Answer, gold: Answer, by: Comparer) -> Outcome | None:

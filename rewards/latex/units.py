@@ -108,7 +108,8 @@ class _Product:
 
 def unit(text: str) -> Unit | None:
     r"""Read what follows a number, its ``\text{…}`` already taken off; None if that names no unit."""
-    text = _ABBREVIATED.get(text := text.strip().strip(".").lower(), text).replace("° ", "°")
+    text = text.strip().strip(".").lower()
+    text = _ABBREVIATED.get(text, text).replace("° ", "°")
     product, last, last_sign = _Product(), "", 1
     power, sign = 1, 1
     if (words := _words(text)) is None:
