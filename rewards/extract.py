@@ -33,8 +33,8 @@ def extract(completion_text: str, mode: Mode = "strict", *, choice: bool = False
 
     Only text after the last ``</think>`` counts, and none of a ``<think>`` that was never closed. Strict takes the
     content of the last balanced ``\boxed{…}`` or ``\fbox{…}``; of boxes that make one list, as in
-    ``\boxed{2} and \boxed{3}``, all. Lenient takes the ``Final Answer:`` of Minerva's format before a box, and has more rules where there is no box
-    at all: an empty or unclosed one is the answer that there is.
+    ``\boxed{2} and \boxed{3}``, all. Lenient takes the ``Final Answer:`` of Minerva's format before a box, and has
+    more rules where there is no box at all: an empty or unclosed one is the answer that there is.
 
     Args:
         choice: the gold is the letter of an option, so lenient looks for one.
