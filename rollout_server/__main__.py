@@ -1,7 +1,7 @@
 """python -m rollout_server: serve a base model and the LoRA adapters of its policies.
 
 Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong arguments or the port is taken, 3 the model could not be
-loaded or the engine died. The wire is described in rollout_server/schema.py.
+loaded, 4 the engine died after that. The wire is described in rollout_server/schema.py.
 """
 
 import argparse
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rollout_server.engines import Engine
 
 _STOP_SECONDS = 3  # that running requests get after SIGTERM
+_BEAT_SECONDS = 1
+_NOT_LOADED, _DIED = 3, 4
 
 
 def main() -> NoReturn:
@@ -28,7 +30,7 @@ def main() -> NoReturn:
     listener = _listener(args)  # first of all: a taken port is known at once, not after the model is loaded
     engine = _engine(args)
     with tempfile.TemporaryDirectory(prefix="rollout-server-") as folder:
-        code = asyncio.run(_serve(engine, listener, Path(folder), args.keep, args.served_name))
+        code = asyncio.run(_serve(engine, listener, Path(folder), args))
     sys.stderr.flush()
     os._exit(code)  # an engine that is still loading can neither be interrupted nor waited for
 
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory", type=float, default=0.9, help="fraction of the GPU's memory to use")
     parser.add_argument("--cpu-cache", type=float, default=0.5, help="GiB of KV cache on CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument("--pulse", type=Path, metavar="FILE", help="touch this file each second while the loop turns")
     return parser
 
 
@@ -109,7 +112,7 @@ def _engine(args: argparse.Namespace) -> "Engine":
     )
 
 
-async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: int, served_name: str | None) -> int:
+async def _serve(engine: "Engine", listener: socket.socket, folder: Path, args: argparse.Namespace) -> int:
     """Answer while the engine loads and runs, until a signal or the engine's end. Returns the exit code."""
     import uvicorn
 
@@ -121,7 +124,7 @@ async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: 
         def capture_signals(self) -> Iterator[None]:
             yield  # uvicorn would raise the signal again when it has stopped, before we have cleaned up
 
-    app = create_app(engine, folder, keep=keep, served_name=served_name)
+    app = create_app(engine, folder, keep=args.keep, served_name=args.served_name)
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_STOP_SECONDS))
 
     def stop() -> None:
@@ -130,8 +133,10 @@ async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     print(f"rollout server: {_address(listener)} loads {engine.model}", file=sys.stderr, flush=True)
-    running = asyncio.create_task(_run(engine))
+    loaded = asyncio.Event()
+    running = asyncio.create_task(_run(engine, loaded))
     running.add_done_callback(lambda _: stop())
+    beating = asyncio.create_task(_beat(args.pulse)) if args.pulse else None
     await server.serve(sockets=[listener])
     engine.close()
     await asyncio.wait({running}, timeout=_STOP_SECONDS)
@@ -140,13 +145,24 @@ async def _serve(engine: "Engine", listener: socket.socket, folder: Path, keep: 
         print(f"error: {error}", file=sys.stderr, flush=True)
     elif error:
         raise error
-    return 3 if error else 0
+    if beating:
+        beating.cancel()
+    if error:
+        return _DIED if loaded.is_set() else _NOT_LOADED
+    return 0
 
 
-async def _run(engine: "Engine") -> None:
+async def _run(engine: "Engine", loaded: asyncio.Event) -> None:
     await engine.start()
+    loaded.set()
     print(f"rollout server: ready, {engine.model}", file=sys.stderr, flush=True)
     await engine.join()
+
+
+async def _beat(file: Path) -> None:
+    while True:
+        file.touch()
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 def _address(listener: socket.socket) -> str:

@@ -21,7 +21,6 @@ from rollout_server.schema import AdapterReceipt
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Version:
     adapter: Adapter
-    sha256: str
     modules: int
     accepted: bool = False
     users: int = 0
@@ -32,7 +31,7 @@ class _Version:
         return AdapterReceipt(
             policy=self.adapter.policy,
             policy_version=self.adapter.version,
-            sha256=self.sha256,
+            sha256=self.adapter.sha256,
             modules=self.modules,
             accepted=self.accepted,
         )
@@ -72,14 +71,15 @@ class Adapters:
             if present:
                 return self._same(present, file.sha256)
             adapter_id = next(self._ids)
-            adapter = Adapter(policy=policy, version=number, id=adapter_id, path=self._folder / str(adapter_id))
+            path = self._folder / str(adapter_id)
+            adapter = Adapter(policy=policy, version=number, id=adapter_id, sha256=file.sha256, path=path)
             try:
                 await asyncio.to_thread(file.write, adapter.path)
                 await self._engine.load_adapter(adapter)
             except BaseException:
                 shutil.rmtree(adapter.path, ignore_errors=True)
                 raise
-            version = _Version(adapter=adapter, sha256=file.sha256, modules=file.modules)
+            version = _Version(adapter=adapter, modules=file.modules)
             self._policies.setdefault(policy, {})[number] = version
             await self._drop_oldest(policy, but=version)
             return version.receipt
@@ -160,12 +160,12 @@ class Adapters:
         return f"the policies {', '.join(sorted(self._policies))}" if self._policies else "none at all"
 
     def _same(self, present: _Version, sha256: str) -> AdapterReceipt:
-        if present.sha256 != sha256:
+        if present.adapter.sha256 != sha256:
             raise ApiError(
                 409,
                 "version is taken",
                 f"version {present.adapter.version} of policy {present.adapter.policy} holds sha256 "
-                f"{present.sha256}, and {sha256} was sent",
+                f"{present.adapter.sha256}, and {sha256} was sent",
                 fix="A version is never replaced: publish under the next number, or delete this one first.",
             )
         return present.receipt

@@ -76,7 +76,8 @@ def create_app(engine: Engine, folder: Path, *, keep: int = 8, served_name: str 
         _check(body, engine.facts)
         async with adapters.use(body.policy, body.policy_version) as adapter:
             completions = await while_connected(request, engine.generate(body, adapter))
-        return answer(GenerateResponse.model_construct(completions=completions))
+        sha256 = adapter.sha256 if adapter else None
+        return answer(GenerateResponse.model_construct(completions=completions, adapter_sha256=sha256))
 
     @app.get("/metrics")
     async def metrics() -> Response:

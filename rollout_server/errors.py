@@ -1,7 +1,7 @@
 """What can go wrong inside the server.
 
 ApiError       one request cannot be answered; becomes an `ErrorBody`, the server goes on
-EngineError    the engine could not start or died; pending requests fail and the process ends with exit code 3
+EngineError    the engine could not start or died; pending requests fail and the process ends with exit code 3 or 4
 """
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised with every incompatible change; a client refuses a server of another number."""
 
 HASH_HEADER = "X-Adapter-SHA256"
@@ -66,6 +66,7 @@ class Completion(Wire):
 
 class GenerateResponse(Wire):
     completions: list[list[Completion]] = Field(..., description="[prompts][n]")
+    adapter_sha256: str | None = Field(..., description="of the adapter they were sampled by; null is the base model")
 
 
 class AdapterReceipt(Wire):

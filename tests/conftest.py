@@ -11,6 +11,9 @@ from rl.core.processes import Child, Children
 from rl.core.types import Group, Problem, Rollout, Sample
 from rl.launch.server import listen, url_of
 
+SHA256 = "ab" * 32
+"""Of the adapter that the groups made here were sampled by."""
+
 
 @pytest.fixture(scope="session")
 def make_group() -> Callable[..., Group]:
@@ -32,7 +35,7 @@ def make_group() -> Callable[..., Group]:
             for i, letter in enumerate(marks_text)
         ]
         problem = Problem(id=f"problem-{id}", text="1+1", gold="2")
-        return Group(id=id, problem=problem, prompt_ids=[3, 4], policy="p", samples=samples)
+        return Group(id=id, problem=problem, prompt_ids=[3, 4], policy="p", adapter_sha256=SHA256, samples=samples)
 
     return make
 

@@ -8,15 +8,17 @@ from typing import Literal
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from rl.buffer import codec
-from rl.buffer.ledger import State, groups
-from rl.core.errors import UsageError
+from rl.buffer.tables import PROBLEMS, State, commits, facts, groups, meaning, payloads, proofs
+from rl.core.errors import LedgerError, UsageError
 from rl.core.types import Group, Problem
 
 Order = Literal["oldest", "newest", "best", "worst"]
 AT_ONCE = 16
 """Groups read at a time: a group of long completions is some hundred kilobytes."""
+_SAME = groups.c.id == payloads.c.id
 _BY = {
     "oldest": (groups.c.id,),
     "newest": (groups.c.id.desc(),),
@@ -47,13 +49,46 @@ class Entry:
     """None where the verifier could not say."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What the ledger states of a group; all but id, state and step is None until it is sampled."""
+
+    id: int
+    state: str
+    """A `State`, unless somebody else wrote it."""
+    step: int | None
+    problem: str | None
+    policy: str | None
+    adapter_sha256: str | None
+    oldest_version: int | None
+    samples: int | None
+    tokens: int | None
+    mean_reward: float | None
+    stored: bool
+    """Whether the group itself is there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Books:
+    """All that a ledger states at one moment, but for the groups themselves."""
+
+    rows: list[Row]
+    """By id."""
+    proofs: dict[tuple[str, int], str]
+    """(policy, version) → the hash of the adapter that servers proved to serve."""
+    commits: list[int]
+    """Steps, oldest first."""
+    problems: int | None
+    """Those the run draws from; None where no one has entered it."""
+
+
 class History:
     """A ledger that is only looked at. No look holds up the run: each is a short read.
 
     Args:
         url: `sqlite:///PATH`, or another database that SQLAlchemy knows.
 
-    Raises:
+    Raises (here and in every method):
         UsageError: there is no ledger, or it cannot be read.
     """
 
@@ -62,13 +97,18 @@ class History:
         if parsed.get_backend_name() == "sqlite":
             path = Path(parsed.database or "")
             self._engine = sa.create_engine("sqlite://", creator=lambda: _open(path), poolclass=sa.NullPool)
+            event.listen(self._engine, "begin", lambda db: db.exec_driver_sql("BEGIN"))
         else:
-            self._engine = sa.create_engine(url)
-        try:
-            self.counts()
-        except sa.exc.DBAPIError as error:
-            fix = "wait until the run has started, or copy the whole run directory"
-            raise UsageError(f"cannot read the ledger {parsed.database}: {error.orig}", fix=fix) from None
+            self._engine = sa.create_engine(url, isolation_level="REPEATABLE READ")
+
+        @event.listens_for(self._engine, "handle_error", retval=True)
+        def _explain(context: sa.ExceptionContext) -> UsageError:
+            error = context.original_exception
+            what, fix = meaning(error) or (error, "wait until the run has started, or copy the whole run directory")
+            return UsageError(f"cannot read the ledger {parsed.database}: {what}", fix=fix)
+
+        with self._engine.connect() as db:
+            db.execute(sa.select(groups).limit(1))  # whether it is a ledger, and of this version
 
     def close(self) -> None:
         self._engine.dispose()
@@ -78,6 +118,30 @@ class History:
         with self._engine.connect() as db:
             rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
+
+    def books(self) -> Books:
+        """The whole ledger at this moment: one read transaction."""
+        stated = [groups.c[name] for name in Row.__dataclass_fields__ if name != "stored"]
+        rows = sa.select(*stated, payloads.c.id.is_not(None).label("stored")).outerjoin_from(groups, payloads, _SAME)
+        with self._engine.connect() as db:
+            return Books(
+                rows=[Row(**row) for row in db.execute(rows.order_by(groups.c.id)).mappings()],
+                proofs={(policy, version): sha256 for policy, version, sha256 in db.execute(sa.select(proofs))},
+                commits=list(db.scalars(sa.select(commits.c.step).order_by(commits.c.step))),
+                problems=db.scalar(sa.select(facts.c.value).where(facts.c.name == PROBLEMS)),
+            )
+
+    def groups(self, ids: Collection[int]) -> Iterator[tuple[int, Group | LedgerError]]:
+        """(id, the group as it is stored, or why it cannot be read) of those that are stored, by id."""
+        for chunk in _chunks(sorted(ids)):
+            stored = sa.select(payloads).where(payloads.c.id.in_(chunk)).order_by(payloads.c.id)
+            with self._engine.connect() as db:
+                rows = db.execute(stored).all()
+            for id, payload in rows:
+                try:
+                    yield id, codec.decode(payload)
+                except LedgerError as error:
+                    yield id, error
 
     def trained_in(self, step: int) -> list[Entry]:
         """The groups that a step was computed from, in the order of issue."""
@@ -91,7 +155,7 @@ class History:
         problem: Callable[[Problem], bool] | None = None,
         order: Order = "oldest",
     ) -> Iterator[Entry]:
-        """Sampled groups, read as they are asked for.
+        """Groups that were sampled and are still stored, read as they are asked for.
 
         Args:
             step: only those trained in this step, or leased for it.
@@ -99,7 +163,7 @@ class History:
             problem: says of a problem whether its groups are wanted; None takes all.
             order: of issue, or by mean reward; best and worst leave out what the verifier could not mark.
         """
-        wanted = sa.select(groups.c.id).where(groups.c.payload.is_not(None)).order_by(*_BY[order])
+        wanted = sa.select(groups.c.id).join_from(groups, payloads, _SAME).order_by(*_BY[order])
         if step is not None:
             wanted = wanted.where(groups.c.step == step)
         if states:
@@ -108,20 +172,26 @@ class History:
             wanted = wanted.where(groups.c.mean_reward.is_not(None))
         with self._engine.connect() as db:
             ids = list(db.scalars(wanted))
-        for start in range(0, len(ids), AT_ONCE):
-            yield from self._load(ids[start : start + AT_ONCE], problem)
+        for chunk in _chunks(ids):
+            yield from self._load(chunk, problem)
 
     def _load(self, ids: list[int], wanted: Callable[[Problem], bool] | None) -> Iterator[Entry]:
         with self._engine.connect() as db:
-            rows = {row.id: row for row in db.execute(sa.select(groups).where(groups.c.id.in_(ids)))}
+            stored = sa.select(groups, payloads.c.payload).join_from(groups, payloads, _SAME)
+            rows = {row.id: row for row in db.execute(stored.where(groups.c.id.in_(ids)))}
         for row in (rows[i] for i in ids):
-            if wanted is not None and not wanted(_about(row.payload).problem):
+            if wanted is not None and not wanted(_about(codec.checked(row.payload)).problem):
                 continue
             group = codec.decode(row.payload)
             yield Entry(group=group, state=State(row.state), step=row.step, mean_reward=row.mean_reward)
 
 
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    return (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Read-only. Without a write-ahead log there is no writer: it is read as it lies, and no file is made beside it."""
     options = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, check_same_thread=False)
+    uri = f"{path.absolute().as_uri()}?{options}"
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)  # SQLAlchemy begins

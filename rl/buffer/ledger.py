@@ -12,57 +12,44 @@ update it was trained in has been published, so capacity counts samples in fligh
 leased in the order of issue. When a group is issued at version v, at most `capacity − G` samples stand before it, and
 each step takes `batch` of them: its turn comes at version v + ⌊(capacity − G) / batch⌋ = v + ⌈capacity / batch⌉ − 1 at
 the latest, and it was sampled by version v or a newer one. `max_staleness` is checked again at the lease.
+
+**Every sample is of a proved version.** What a learner publishes is entered with the hash of its bytes once servers
+have proved that they serve it. A group states policy, version and hash; where they are not those of an entry, the group
+is refused.
+
+**A step's batch is recorded with its lease**, and kept by `rewind`: what was trained after the commit that a run goes
+back to is trained again in the same batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy import event
 
 from rl.buffer import codec
+from rl.buffer.tables import (
+    OCCUPYING,
+    PROBLEMS,
+    State,
+    commits,
+    configure_sqlite,
+    evaluations,
+    facts,
+    groups,
+    metadata,
+    payloads,
+    proofs,
+    requests,
+)
+from rl.core.errors import PublishError
 from rl.core.types import Group
 
-
-class State(StrEnum):
-    ISSUED = "issued"
-    READY = "ready"
-    LEASED = "leased"
-    TRAINED = "trained"
-    EXPIRED = "expired"
-    NO_SIGNAL = "no_signal"
-    UNVERIFIED = "unverified"
-
-
-OCCUPYING = (State.ISSUED, State.READY, State.LEASED)
-
-metadata = sa.MetaData()
-groups = sa.Table(
-    "groups",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("state", sa.String(10), nullable=False, index=True),
-    sa.Column("oldest_version", sa.Integer),
-    sa.Column("mean_reward", sa.Float),
-    sa.Column("step", sa.Integer, index=True),  # the step it is leased for, then was trained in
-    sa.Column("payload", sa.LargeBinary),
+# Those of every group: to build a statement takes longer than to execute it.
+_PROVED = sa.select(proofs.c.sha256).where(
+    proofs.c.policy == sa.bindparam("of"), proofs.c.version == sa.bindparam("at")
 )
-commits = sa.Table(
-    "commits",
-    metadata,
-    sa.Column("step", sa.Integer, primary_key=True),  # "trained through this step", with this checkpoint
-    sa.Column("checkpoint", sa.String, nullable=False),
-)
-evaluations = sa.Table(
-    "evaluations",
-    metadata,
-    sa.Column("step", sa.Integer, primary_key=True),
-    sa.Column("set", sa.String, primary_key=True),  # of problems
-    sa.Column("place", sa.Integer, nullable=False),  # of the set in the run's order: 0 is made first
-    sa.Column("done", sa.Boolean, nullable=False, default=False),
-)
-requests = sa.Table("requests", metadata, sa.Column("what", sa.String(10), primary_key=True))
+_PUT = groups.update().where(groups.c.id == sa.bindparam("put"), groups.c.state == State.ISSUED)
+_STORE = payloads.insert()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +68,21 @@ class Buffer:
         url: `sqlite:///PATH`, or another database that SQLAlchemy knows.
         capacity: samples that may be in flight, stored and in training.
         group_size: samples in a group.
+
+    Raises (here and in every method):
+        LedgerError: the database is full, locked, damaged, or not to be opened; nothing was changed.
     """
 
     def __init__(self, url: str, *, capacity: int, group_size: int) -> None:
         self.capacity_groups = capacity // group_size
         self._engine = sa.create_engine(url)
         self._reads = self._engine.execution_options(reads=True)
+        self._durable = self._engine.execution_options(durable=True)
         if self._engine.dialect.name == "sqlite":
-            _configure_sqlite(self._engine)
+            configure_sqlite(self._engine)
         metadata.create_all(self._engine)
+        with self._reads.connect() as db:
+            db.execute(sa.select(groups).limit(0))  # whether its columns are those of this version
 
     def close(self) -> None:
         self._engine.dispose()
@@ -118,51 +111,65 @@ class Buffer:
 
         Raises:
             LookupError: it was not issued, or was put before.
+            PublishError: it was sampled by what no server has proved; it stays issued.
         """
-        rewards = [s.verdict.reward for s in group.verified if s.verdict.reward is not None]
-        state = State.UNVERIFIED if len(rewards) < 2 else State.READY if group.has_signal else State.NO_SIGNAL
-        values = {
-            "state": state,
-            "oldest_version": group.oldest_version,
-            "mean_reward": sum(rewards) / len(rewards) if rewards else None,
-            "payload": codec.encode(group),
-        }
+        row, payload = codec.row(group), codec.encode(group)
         with self._engine.begin() as db:
-            self._move(db, [group.id], State.ISSUED, values)
-        return state
+            self._check_proved(db, group)
+            if db.execute(_PUT, {"put": group.id, **row}).rowcount != 1:
+                raise LookupError(f"group {group.id} is not issued")
+            db.execute(_STORE, {"id": group.id, "payload": payload})
+        return State(row["state"])
+
+    def replaying_until(self) -> int:
+        """The last step that was trained before and is to be trained again, 0 where there is none: what is sampled
+        before its version is published would be too stale when its turn comes."""
+        recorded = (groups.c.state == State.READY) & groups.c.step.is_not(None)
+        with self._reads.connect() as db:
+            return db.scalar(sa.select(sa.func.max(groups.c.step)).where(recorded)) or 0
+
+    def proved_version(self, policy: str) -> int | None:
+        """The newest version of the policy that was proved."""
+        with self._reads.connect() as db:
+            newest: int | None = db.scalar(sa.select(sa.func.max(proofs.c.version)).where(proofs.c.policy == policy))
+        return newest
 
     # ---- the learner's side
 
+    def proved(self, policy: str, version: int, sha256: str) -> None:
+        """Enters that servers have proved to serve these bytes as this version; to be called before it is accepted.
+
+        Raises:
+            PublishError: other bytes were proved under this version.
+        """
+        with self._engine.begin() as db:
+            known = db.scalar(_PROVED, {"of": policy, "at": version})
+            if known is None:
+                db.execute(proofs.insert().values(policy=policy, version=version, sha256=sha256))
+            elif known != sha256:
+                raise PublishError(f"version {version} of {policy} was proved with {known[:12]}, not {sha256[:12]}")
+
     def lease(self, batch_groups: int, *, policy_version: int, max_staleness: int) -> list[Group]:
-        """The next batch in the order of issue, leased for step `policy_version + 1`; empty while it is not complete.
+        """The batch recorded for step `policy_version + 1`, else the next in the order of issue, leased for that step;
+        empty while it is not complete.
 
         Groups that are more than `max_staleness` steps behind are expired on the way, and free their slots.
         """
-        oldest = policy_version - max_staleness
+        step = policy_version + 1
         with self._engine.begin() as db:
-            db.execute(
-                groups.update()
-                .where(groups.c.state == State.READY, groups.c.oldest_version < oldest)
-                .values(state=State.EXPIRED)
-            )
-            turn = db.execute(
-                sa.select(groups.c.id, groups.c.state)
-                .where(groups.c.state.in_((State.ISSUED, State.READY)))
-                .order_by(groups.c.id)
-                .limit(batch_groups)
-            ).all()
-            if len(turn) < batch_groups or any(row.state != State.READY for row in turn):
-                return []
-            ids = [row.id for row in turn]
-            self._move(db, ids, State.READY, {"state": State.LEASED, "step": policy_version + 1})
+            again = (groups.c.state == State.READY) & (groups.c.step == step)
+            ids = list(db.scalars(sa.select(groups.c.id).where(again).order_by(groups.c.id)))
+            if not ids:
+                self._expire(db, oldest=policy_version - max_staleness)
+                ids = self._next_turn(db, batch_groups)
+            self._move(db, ids, State.READY, {"state": State.LEASED, "step": step})
         return self.load(ids)
 
     def load(self, ids: Sequence[int]) -> list[Group]:
         """The groups with these ids, in this order."""
         with self._reads.connect() as db:
-            rows = db.execute(sa.select(groups.c.id, groups.c.payload).where(groups.c.id.in_(ids))).all()
-        payloads = {row.id: row.payload for row in rows}
-        return [codec.decode(payloads[i]) for i in ids]
+            stored = {row.id: row.payload for row in db.execute(sa.select(payloads).where(payloads.c.id.in_(ids)))}
+        return [codec.decode(stored[i]) for i in ids]
 
     def trained(self, ids: Sequence[int]) -> Turn:
         """The update made from these groups is published: they are done, and their slots are free.
@@ -180,12 +187,12 @@ class Buffer:
         return Turn(reward=reward, states={State(state): n for state, n, _ in rows})
 
     def commit(self, step: int, checkpoint: str, *, evaluate: Sequence[str] = ()) -> None:
-        """Records that `checkpoint` holds everything trained through `step`.
+        """Records that `checkpoint` holds everything trained through `step`, so that it survives a power cut too.
 
         Args:
             evaluate: the problem sets it is to be evaluated on, in this order.
         """
-        with self._engine.begin() as db:
+        with self._durable.begin() as db:
             if db.scalar(sa.select(commits.c.step).where(commits.c.step == step)) is None:
                 db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
             known = set(db.scalars(sa.select(evaluations.c.set).where(evaluations.c.step == step)))
@@ -199,9 +206,16 @@ class Buffer:
             return list(db.scalars(sa.select(commits.c.step).order_by(commits.c.step)))
 
     def forget_commit(self, step: int) -> None:
-        """Takes a commit back, before its checkpoint is removed: no commit may name what is not there."""
+        """Takes a commit back, with the evaluations that still wait for it: no commit may name what is not there."""
         with self._engine.begin() as db:
             db.execute(commits.delete().where(commits.c.step == step))
+            db.execute(evaluations.delete().where(evaluations.c.step == step, ~evaluations.c.done))
+
+    def compacted(self, after: int) -> int:
+        """Groups leased or trained after this step whose payload is gone: they cannot be trained again."""
+        gone = groups.c.step > after, groups.c.id.not_in(sa.select(payloads.c.id))
+        with self._reads.connect() as db:
+            return db.scalar(sa.select(sa.func.count()).where(*gone)) or 0
 
     def newest_commit(self) -> tuple[int, str] | None:
         """(step, checkpoint) of the newest commit, if there is one."""
@@ -209,18 +223,22 @@ class Buffer:
             newest = db.execute(sa.select(commits).order_by(commits.c.step.desc()).limit(1)).first()
         return (newest.step, newest.checkpoint) if newest else None
 
-    def rewind(self) -> int:
-        """Goes back to the newest commit: what was leased or trained after it is ready to be trained again, in the
-        recorded order. Returns the commit's step, 0 where there is none."""
-        newest = self.newest_commit()
-        step = newest[0] if newest else 0
-        with self._engine.begin() as db:
-            db.execute(
-                groups.update()
-                .where(groups.c.state.in_((State.LEASED, State.TRAINED)), groups.c.step > step)
-                .values(state=State.READY, step=None)
-            )
-        return step
+    def rewind(self, step: int) -> int:
+        """Goes back to the commit of this step (0: to the beginning). Commits after it and their evaluations are
+        forgotten; what was leased or trained after it waits to be trained again, each step with its recorded batch.
+
+        Returns:
+            How many steps were trained after it.
+        """
+        later = groups.c.step > step
+        with self._durable.begin() as db:
+            trained = sa.select(sa.func.count(groups.c.step.distinct())).where(later, groups.c.state == State.TRAINED)
+            again = db.scalar(trained) or 0
+            db.execute(commits.delete().where(commits.c.step > step))
+            db.execute(evaluations.delete().where(evaluations.c.step > step))
+            leased = groups.c.state.in_((State.LEASED, State.TRAINED))
+            db.execute(groups.update().where(later, leased).values(state=State.READY))
+        return again
 
     # ---- evaluations asked for with a commit, made by the evaluator
 
@@ -263,24 +281,38 @@ class Buffer:
             rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
 
+    def enter_problems(self, n: int) -> None:
+        """How many problems the run draws from, for the audit's coverage."""
+        with self._engine.begin() as db:
+            db.execute(facts.delete().where(facts.c.name == PROBLEMS))
+            db.execute(facts.insert().values(name=PROBLEMS, value=n))
+
     @staticmethod
-    def _move(db: sa.Connection, ids: Sequence[int], source: State, values: dict[str, object]) -> None:
+    def _check_proved(db: sa.Connection, group: Group) -> None:
+        for version in {sample.rollout.policy_version for sample in group.samples}:
+            proved = db.scalar(_PROVED, {"of": group.policy, "at": version})
+            if proved is None or proved != group.adapter_sha256:
+                bytes_ = (group.adapter_sha256 or "no adapter")[:12]
+                what = f"proved was {proved[:12]}" if proved else "nothing was proved"
+                message = f"a group was sampled by version {version} of {group.policy} with {bytes_}, but {what}"
+                raise PublishError(message, fix="see the servers' logs in logs/")
+
+    @staticmethod
+    def _expire(db: sa.Connection, *, oldest: int) -> None:
+        stale = (groups.c.state == State.READY) & groups.c.step.is_(None) & (groups.c.oldest_version < oldest)
+        db.execute(groups.update().where(stale).values(state=State.EXPIRED))
+
+    @staticmethod
+    def _next_turn(db: sa.Connection, batch_groups: int) -> list[int]:
+        """The ids of the first groups in the order of issue; none while one of them is not ready."""
+        waiting = groups.c.state.in_((State.ISSUED, State.READY))
+        query = sa.select(groups.c.id, groups.c.state).where(waiting).order_by(groups.c.id).limit(batch_groups)
+        turn = db.execute(query).all()
+        complete = len(turn) == batch_groups and all(row.state == State.READY for row in turn)
+        return [row.id for row in turn] if complete else []
+
+    @staticmethod
+    def _move(db: sa.Connection, ids: Sequence[int], source: State, values: Mapping[str, object]) -> None:
         moved = db.execute(groups.update().where(groups.c.id.in_(ids), groups.c.state == source).values(**values))
         if moved.rowcount != len(ids):
             raise LookupError(f"{len(ids) - moved.rowcount} of the groups {list(ids)} are not {source}")
-
-
-def _configure_sqlite(engine: sa.Engine) -> None:
-    """WAL, so that readers and the writer do not block each other. A transaction that will write takes the lock at
-    once, so that what it reads first is still so when it writes."""
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection, _record) -> None:  # type: ignore[no-untyped-def]
-        connection.isolation_level = None  # SQLAlchemy's `begin` below, not sqlite3's
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        reads = connection.get_execution_options().get("reads", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

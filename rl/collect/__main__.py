@@ -6,6 +6,7 @@ from rl.buffer.ledger import Buffer
 from rl.collect.collector import collect
 from rl.collect.servers import Servers
 from rl.core import cli
+from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir
 from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
@@ -15,10 +16,11 @@ from rl.problems.sources import load_problems
 async def run_collector(run: RunDir, server_urls: list[str], policy: str) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
-    prompter = Prompter(resolve_model(config), config)
-    async with Servers(server_urls) as servers:
+    prompter, problems = Prompter(resolve_model(config), config), load_problems(config, "train")
+    async with asyncio.TaskGroup() as tasks, Servers(server_urls) as servers:
+        tasks.create_task(beat(pulse_file(run, "collector")))
         health = await servers.wait_accepted(policy)
-        prompter.check_length(load_problems(config, "train"), health.max_model_len or 0, config.max_tokens)
+        prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
         await collect(config, buffer, servers, prompter, policy=policy)
 
 

@@ -1,4 +1,4 @@
-"""The client of the rollout server: one method for each call of the wire."""
+"""The client of one rollout server: one method for each call of the wire."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ from typing import Self
 
 import httpx
 
-from rl.core.errors import ServerError
+from rl.core.errors import ServerError, UnavailableError, UnknownVersionError
 from rollout_server.schema import (
     HASH_HEADER,
     SCHEMA,
@@ -18,21 +18,37 @@ from rollout_server.schema import (
     Policies,
 )
 
-REQUEST_LIMIT_S = 1800.0
+GENERATE_LIMIT_S = 1800.0
 """For queueing and sampling of whole groups; what takes longer has gone wrong."""
+CALL_LIMIT_S = 60.0
+"""For whatever samples nothing: the engine does it between two of its steps."""
+PUT_LIMIT_S = 300.0
+"""For an upload: an adapter may have a GB."""
 START_LIMIT_S = 1800.0
 """A server that downloads and loads a model of several GB takes minutes."""
+SILENCE_LIMIT_S = 20.0
+"""A server answers /health at once, whatever it does beside; one that does not for so long is frozen."""
+PULSE_S = 2.0
+"""Between two looks, while a call waits, whether the server still answers."""
+UNKNOWN = ("unknown policy", "unknown version", "no accepted version")
+"""Titles of the server's errors that a restart explains."""
 
 
 class ServerClient:
-    """Asynchronous; use it as a context manager. Every method raises `ServerError` when the server is unreachable, or
-    refuses."""
+    """Asynchronous; use it as a context manager. Every method raises
+
+    * `UnavailableError` where the server cannot serve this now: it is unreachable, frozen, loads its model, or its
+      connection broke; `UnknownVersionError` where it has not got the version;
+    * `ServerError` where it refuses, which it would do again.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         # idle connections are dropped before the server does it (uvicorn: 5 s): it may do so while a request is sent
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
-        self._http = httpx.AsyncClient(base_url=url, timeout=REQUEST_LIMIT_S, limits=limits, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=url, timeout=None, limits=limits, trust_env=False)
+        self._waiting = 0
+        self._silence: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,7 +60,7 @@ class ServerClient:
 
     async def health(self) -> Health:
         """Of a server that speaks our wire, loading or ready."""
-        health = Health.model_validate_json(await self._call("GET", "/health"))
+        health = Health.model_validate_json(await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S))
         if health.wire_schema != SCHEMA:
             message = f"the server at {self.url} speaks wire schema {health.wire_schema}, this client {SCHEMA}"
             raise ServerError(message, fix="run server and client from the same version of Tally")
@@ -78,14 +94,23 @@ class ServerClient:
                 while not any(v.policy == policy and v.accepted for v in (await self.policies()).versions):
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise ServerError(f"no version of {policy} was accepted within {limit_s:.0f} s") from None
+            message = f"the server at {self.url} has accepted no version of {policy} after {limit_s:.0f} s"
+            raise ServerError(message) from None
         return health
 
     async def policies(self) -> Policies:
         return Policies.model_validate_json(await self._call("GET", "/v1/policies"))
 
     async def generate(self, request: GenerateRequest) -> GenerateResponse:
-        return GenerateResponse.model_validate_json(await self._call("POST", "/v1/generate", request.model_dump_json()))
+        body = request.model_dump_json()
+        try:
+            async with asyncio.timeout(GENERATE_LIMIT_S):
+                answer = await self._call("POST", "/v1/generate", body, limit_s=None)
+        except TimeoutError:
+            message = f"the rollout server at {self.url} did not answer within {GENERATE_LIMIT_S:.0f} s"
+            fix = "take a smaller --buffer or --max-tokens, or a faster machine"
+            raise ServerError(message, fix=fix) from None
+        return GenerateResponse.model_validate_json(answer)
 
     async def put_adapter(self, policy: str, version: int, adapter: bytes) -> AdapterReceipt:
         """Uploads an adapter as a candidate: it serves only requests that name its version."""
@@ -93,7 +118,7 @@ class ServerClient:
             HASH_HEADER: hashlib.sha256(adapter).hexdigest(),
             "content-type": "application/octet-stream",
         }
-        answer = await self._call("PUT", f"/v1/policies/{policy}/{version}", adapter, headers)
+        answer = await self._call("PUT", f"/v1/policies/{policy}/{version}", adapter, headers, limit_s=PUT_LIMIT_S)
         return AdapterReceipt.model_validate_json(answer)
 
     async def accept(self, policy: str, version: int) -> AdapterReceipt:
@@ -109,21 +134,62 @@ class ServerClient:
         path: str,
         content: bytes | str | None = None,
         headers: dict[str, str] | None = None,
+        *,
+        limit_s: float | None = CALL_LIMIT_S,
+    ) -> bytes:
+        """A request that is given up, too, when the server falls silent while it waits."""
+        if self._silence is None or self._silence.done():  # the server was silent, and may have come back
+            self._silence = asyncio.create_task(self._fall_silent())
+        silence = self._silence
+        answering = asyncio.create_task(self._request(method, path, content, headers, limit_s=limit_s))
+        self._waiting += 1
+        try:
+            await asyncio.wait({answering, silence}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            raise UnavailableError(f"the rollout server at {self.url} is silent: /health is not answered")
+        finally:
+            self._waiting -= 1
+            answering.cancel()
+            if not self._waiting:
+                silence.cancel()
+                self._silence = None
+
+    async def _fall_silent(self) -> None:
+        """Returns once the server does not answer /health; one look serves all calls that wait."""
+        while True:
+            await asyncio.sleep(PULSE_S)
+            try:
+                await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S)
+            except ServerError:
+                return
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        content: bytes | str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        limit_s: float | None,
     ) -> bytes:
         headers = {"content-type": "application/json"} | (headers or {})
         try:
-            answer = await self._http.request(method, path, content=content, headers=headers)
-        except httpx.TimeoutException as error:
-            message = f"the rollout server at {self.url} did not answer within {REQUEST_LIMIT_S:.0f} s"
-            raise ServerError(message, fix="take a smaller --buffer or --max-tokens, or a faster machine") from error
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(limit_s):
+                answer = await self._http.request(method, path, content=content, headers=headers)
+        except TimeoutError:
+            message = f"the rollout server at {self.url} did not answer {method} {path} within {limit_s} s"
+            raise UnavailableError(message) from None
+        except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
-            raise ServerError(f"no answer from the rollout server at {self.url}: {reason}") from error
+            raise UnavailableError(f"no answer from the rollout server at {self.url}: {reason}") from error
         if answer.is_success:
             return answer.content
         try:
             body = answer.json()
-            message, fix = f"{body['title']}: {body['detail']}", str(body["fix"])
+            title, message, fix = str(body["title"]), f"{body['title']}: {body['detail']}", str(body["fix"])
         except (ValueError, KeyError, TypeError):
-            message, fix = answer.text[:500], ""
-        raise ServerError(f"{method} {path} was refused ({answer.status_code}): {message}", fix=fix)
+            title, message, fix = "", answer.text[:500], ""
+        unavailable = UnavailableError if answer.status_code == 503 else ServerError
+        kind = UnknownVersionError if title in UNKNOWN else unavailable
+        raise kind(f"{self.url}: {method} {path} was refused ({answer.status_code}): {message}", fix=fix)

@@ -10,6 +10,7 @@ from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
+from rl.core.errors import PublishError, TallyError
 from rl.core.types import Group, Problem, Rollout, Sample
 from rl.problems.order import ProblemOrder
 from rl.problems.prompt import Prompter
@@ -18,6 +19,10 @@ from rollout_server.schema import GenerateRequest, Sampling
 
 IDLE_S = 0.01
 """Between two looks for a free slot."""
+REPLAY_LIMIT_S = 1800.0
+"""For one step that is trained again."""
+ATTEMPTS = 3
+"""At a group whose samples the ledger refuses: they are of a version that no server has proved."""
 
 
 async def sample_group(
@@ -39,13 +44,14 @@ async def sample_group(
         policy_version: None for the newest that the server has accepted.
 
     Raises:
-        ServerError: the server is unreachable, or refused.
+        ServerError: a server refused, or none has served for too long.
     """
     prompt_ids = prompter.prompt_ids(problem)
     request = GenerateRequest(
         policy=policy, policy_version=policy_version, prompts=[prompt_ids], n=n, sampling=sampling
     )
-    (completions,) = (await servers.generate(request)).completions
+    answer = await servers.generate(request)
+    (completions,) = answer.completions
     texts = [prompter.text(c.token_ids) for c in completions]
     verdicts = await verifiers.verify(texts, problem.gold)
     samples = [
@@ -61,31 +67,47 @@ async def sample_group(
         )
         for completion, text, verdict in zip(completions, texts, verdicts, strict=True)
     ]
-    return Group(id=group_id, problem=problem, prompt_ids=prompt_ids, policy=policy, samples=samples)
+    return Group(
+        id=group_id,
+        problem=problem,
+        prompt_ids=prompt_ids,
+        policy=policy,
+        adapter_sha256=answer.adapter_sha256,
+        samples=samples,
+    )
 
 
 async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompter: Prompter, *, policy: str) -> None:
-    """Keeps the buffer full until it is cancelled.
+    """Keeps the buffer full until it is cancelled. Begins once what was trained before is trained again.
 
     Raises:
-        ServerError: the server is unreachable, or refused.
+        ServerError: a server refused, or none has served for too long.
+        PublishError: a group was sampled `ATTEMPTS` times by what no server has proved.
+        TallyError: a step that is to be trained again was not, within `REPLAY_LIMIT_S`.
     """
     problem_of = ProblemOrder(load_problems(config, "train"), config.seed)
     sampling = prompter.sampling(config.temperature, config.max_tokens)
+    await _wait_for_replay(buffer, policy)
     async with VerifierPool(check=config.check) as verifiers, asyncio.TaskGroup() as tasks:
 
         async def fill(group_id: int) -> None:
-            group = await sample_group(
-                servers,
-                verifiers,
-                prompter,
-                problem_of(group_id),
-                group_id=group_id,
-                n=config.group_size,
-                sampling=sampling,
-                policy=policy,
-            )
-            buffer.put(group)
+            for attempts_left in reversed(range(ATTEMPTS)):
+                group = await sample_group(
+                    servers,
+                    verifiers,
+                    prompter,
+                    problem_of(group_id),
+                    group_id=group_id,
+                    n=config.group_size,
+                    sampling=sampling,
+                    policy=policy,
+                )
+                try:
+                    buffer.put(group)
+                    return
+                except PublishError:
+                    if not attempts_left:
+                        raise
 
         for group_id in buffer.unfinished():
             tasks.create_task(fill(group_id))
@@ -93,3 +115,15 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
             for group_id in buffer.issue():
                 tasks.create_task(fill(group_id))
             await asyncio.sleep(IDLE_S)
+
+
+async def _wait_for_replay(buffer: Buffer, policy: str) -> None:
+    """Returns once the learner has published the last step that it trains again."""
+    loop = asyncio.get_running_loop()
+    last, newest, end = buffer.replaying_until(), 0, loop.time() + REPLAY_LIMIT_S
+    while newest < last:
+        if (proved := buffer.proved_version(policy) or 0) > newest:
+            newest, end = proved, loop.time() + REPLAY_LIMIT_S
+        elif loop.time() > end:
+            raise TallyError(f"step {newest + 1} was not trained again in {REPLAY_LIMIT_S:.0f} s; {last} is the last")
+        await asyncio.sleep(IDLE_S)

@@ -6,6 +6,7 @@ turns every `TallyError` into a sentence on stderr and its exit code.
 
 import argparse
 import difflib
+import errno
 import os
 import sys
 import tomllib
@@ -43,6 +44,7 @@ TRL_NAMES = {
 
 COIN = "rl.problems.random_weights:coin"
 """The reward of random weights, which answer nothing right: without signal no step would be made."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,12 +65,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def process_args(argv: list[str], module: str, purpose: str) -> argparse.Namespace:
-    """What every process of a run is told: `run` (its directory), `server_urls`, `policy` (its name on the servers)."""
+    """What every process of a run is told: `run` (its directory), `server_urls`, `policy` (its name on the servers) and
+    `parent` (the process that it may not outlive)."""
     parser = Parser(prog=f"python -m {module}", description=purpose)
     parser.add_argument("run", type=Path)
-    url = {"metavar": "URL", "dest": "server_urls", "help": "a rollout server; may be given several times"}
-    parser.add_argument("--server-url", action="append", required=True, **url)
+    text = "a rollout server; may be given several times"
+    parser.add_argument("--server-url", action="append", default=[], metavar="URL", dest="server_urls", help=text)
     parser.add_argument("--policy", required=True, help="the policy's name on the servers")
+    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process, which started it, ends")
     return parser.parse_args(argv)  # type: ignore[no-any-return]
 
 
@@ -104,14 +108,8 @@ def resolve(args: argparse.Namespace) -> Resolved:
     Raises:
         UsageError: an unreadable file, an unknown key, or a value that is out of its range.
     """
-    values: dict[str, Any] = {}
-    sources = dict.fromkeys(TrainConfig.model_fields, "default")
-    if args.config is not None:
-        for name, value in read_toml(args.config).items():
-            values[name], sources[name] = value, str(args.config)
-    for name in TrainConfig.model_fields:
-        if (value := getattr(args, name)) is not None:
-            values[name], sources[name] = value, "flag"
+    values, given_by = given(args)
+    sources = dict.fromkeys(TrainConfig.model_fields, "default") | given_by
     model = values.get("model", STARTER)
     for name, value in defaults_of(model).items():
         if sources[name] == "default":
@@ -119,6 +117,17 @@ def resolve(args: argparse.Namespace) -> Resolved:
     if values.get("random_weights", "no") != "no" and sources["reward"] == "default":
         values["reward"], sources["reward"] = COIN, "random weights"
     return Resolved(config=validated(values, sources), sources=sources)
+
+
+def given(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that the user named, as they were written, and where: `FILE.toml` or `flag`.
+
+    Raises:
+        UsageError: an unreadable file, or an unknown key.
+    """
+    values = read_toml(args.config) if args.config is not None else {}
+    flags = {name: value for name in TrainConfig.model_fields if (value := getattr(args, name)) is not None}
+    return values | flags, dict.fromkeys(values, str(args.config)) | dict.fromkeys(flags, "flag")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -198,7 +207,10 @@ def _say_of_tasks(group: ExceptionGroup[Exception]) -> int:
 
 
 def _say_defect(error: Exception) -> int:
-    """A defect of ours: the traceback is for the log, the last line for who reads its end."""
+    """A defect of ours: the traceback is for the log, the last line for who reads its end. A disk's is none."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        where = f": {error.filename}" if error.filename else ""
+        return _say(TallyError(f"{error.strerror}{where}", fix="make room on the disk, or mend it, and go on"))
     traceback.print_exception(error)
     print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
     return 1

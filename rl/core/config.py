@@ -20,6 +20,14 @@ RESUMABLE = (
     *("wandb", "wandb_project", "wandb_group", "wandb_tags", "wandb_adapter", "tensorboard"),
 )
 """What `--resume` may change: when the run ends and who follows it, never what it computes."""
+REPLAYABLE = (
+    *RESUMABLE,
+    *("lr", "schedule", "warmup", "weight_decay", "grad_clip"),
+    *("loss", "clip_low", "clip_high", "advantage_scale", "importance", "importance_cap", "kl_coef"),
+    *("lora_rank", "lora_alpha", "lora_target", "learners", "micro_tokens", "grad_checkpointing", "attention", "dtype"),
+    *("seed", "save_every"),
+)
+"""What `--replay` may change: how recorded groups are learned from, never what was asked, sampled or marked."""
 FULL_FINE_TUNING_LR = 1e-5
 """Rates at or below this are those of full fine-tuning. LoRA wants about ten times the full rate (Schulman et al. 2025,
 "LoRA Without Regret"); published LoRA recipes for GRPO use 1e-5 to 1.7e-4."""
@@ -156,6 +164,9 @@ class TrainConfig(BaseModel):
     token_budget: PositiveInt | None = None
     """completion tokens trained on after which the run saves, evaluates and ends"""
 
+    replay: str | None = None
+    """train on the recorded groups of this run, in its batches and without a server; its settings unless given"""
+
     # ---- trackers, which follow metrics.jsonl
     wandb: Literal["auto", "offline", "off"] = "auto"
     """Weights & Biases; auto: online with a key and a network, else offline"""
@@ -236,6 +247,8 @@ class TrainConfig(BaseModel):
             f"buffer {self.buffer} / batch {self.batch}: samples are at most {self.staleness_bound} steps stale"
             + (" (on-policy)" if self.staleness_bound == 0 else ""),
         ]
+        if self.replay is not None:
+            lines.insert(0, f"replay of {self.replay}: its recorded groups in its batches; no server, no evaluations")
         low, high = self.clip
         if self.importance is not None:
             recipe = f"no clip; weighs tokens by policy / sampler ({self.importance} at {self.importance_cap:g})"

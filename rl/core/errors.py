@@ -2,9 +2,12 @@
 
 TallyError            exit code 3: the run cannot go on
 ├── UsageError        exit code 2: the user's input is wrong; nothing was started, nothing was lost
-├── ServerError       the rollout server is unreachable, died, or answered with an error
+├── ServerError       a rollout server refused, or none has served for too long
+│   └── UnavailableError        it cannot serve this now: another one can, or the same one later
+│       └── UnknownVersionError   it knows no such policy or version: it was restarted, or never got it
 ├── PublishError      an adapter was not proved to be what the server serves
-└── DivergedError     a gradient is not finite
+├── LedgerError       the ledger's database cannot be used: full, locked, damaged, not to be opened
+└── DivergedError     a gradient, or what the policy computes, is not finite
 """
 
 
@@ -31,7 +34,19 @@ class ServerError(TallyError):
     pass
 
 
+class UnavailableError(ServerError):
+    pass
+
+
+class UnknownVersionError(UnavailableError):
+    pass
+
+
 class PublishError(TallyError):
+    pass
+
+
+class LedgerError(TallyError):
     pass
 
 

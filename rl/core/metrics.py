@@ -9,7 +9,7 @@ class Metric:
     """One field of a record. `good` is where it should go: empty for what has no direction."""
 
     name: str
-    section: Literal["progress", "train", "sampler", "time", "publish", "eval"]
+    section: Literal["progress", "train", "sampler", "age", "time", "publish", "eval"]
     unit: str
     good: Literal["up", "down", "steady", ""]
     text: str
@@ -55,14 +55,30 @@ STEP = (
     Metric("staleness_max", "sampler", "steps", "down", "the most of the batch; never above the configuration's bound"),
     Metric("ess", "sampler", "share", "up", "effective sample size of policy / sampler, as a share of the tokens"),
     Metric(
-        "mismatch_kl", "sampler", "nats", "down", "sampler against learner at the same version: an alarm for numerics"
+        "mismatch_kl",
+        "sampler",
+        "nats",
+        "down",
+        "sampler against learner at the same version: an alarm for numerics; none in a replay",
     ),
+    Metric("by_age", "age", "", "", "the numbers of each age; a token's age is its staleness"),
     Metric("wait_s", "time", "s", "down", "the learner waited for a complete batch; the step line's wait is its share"),
     Metric("train_s", "time", "s", "down", "forward, backward and update"),
-    Metric("publish_s", "time", "s", "down", "until the server had proved the new version"),
+    Metric("publish_s", "time", "s", "down", "until the server had proved the new version; none in a replay"),
     Metric("step_s", "time", "s", "down", "the whole step; the step line calls it sec"),
 )
 """Fields of the records of kind `step`."""
+
+AGE = (
+    Metric("tokens", "age", "tokens", "", "of this age"),
+    Metric(
+        "mismatch_kl", "age", "nats", "down", "KL(sampler ‖ learner) at this age: numerics, and what was learned since"
+    ),
+    Metric("ess", "age", "share", "up", "effective sample size at this age: where it is low, few tokens decide"),
+    Metric("clipped", "age", "share", "down", "tokens of this age that either clip acted on"),
+)
+"""Fields of each entry of a step's `by_age`. An age is a staleness in steps, like ``3``; with a bound above 7 it is
+several, like ``18-20``."""
 
 PUBLISH = (
     Metric("step", "publish", "steps", "up", "the version that was proved and accepted"),

@@ -6,22 +6,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rl.core.errors import TallyError, UsageError
+
+REASONS = (UsageError.exit_code, TallyError.exit_code)
+"""Exit codes of a process that says why it ended, and would meet that again. Every other end is an accident."""
 PR_SET_PDEATHSIG = 1
 STOP_S = 10.0
 """What a process gets between SIGTERM and SIGKILL."""
 
 
-def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent dies, even by SIGKILL. Linux only; elsewhere it does nothing."""
+KILLED_S = 30.0
+"""What the kernel gets to end a process that was sent SIGKILL, and may be deep in a driver."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent dies, even by SIGKILL. Linux only; elsewhere it does nothing.
+
+    Args:
+        parent: its process id; where that has died before this call, this process ends at once.
+    """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Child:
@@ -46,7 +61,7 @@ class Child:
                 env={**os.environ, **env},
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
 
     @property
@@ -58,6 +73,16 @@ class Child:
     def exit_code(self) -> int | None:
         """None while it runs; negative for a signal."""
         return self._process.poll()
+
+    @property
+    def ending(self) -> str:
+        """How it ended: `was killed by SIGKILL`, or `ended with exit code 1: no such file`."""
+        code = self.exit_code
+        if code is None:
+            return "runs"
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}: {self.last_words().partition(chr(10))[0]}"
 
     def said(self) -> str:
         """What it has written to its log."""
@@ -83,10 +108,16 @@ class Child:
         return self.exit_code
 
     def kill(self) -> None:
-        """Ends the process and whatever it left in its session."""
+        """Ends the process and whatever it left in its session.
+
+        Raises:
+            TallyError: it is still there, since the kernel cannot end it.
+        """
         with suppress(ProcessLookupError):  # all of them have gone
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        if self.wait(KILLED_S) is None:
+            fix = "a driver or a disk that does not answer holds it: see dmesg"
+            raise TallyError(f"the {self.name} (process {self.pid}) cannot be killed", fix=fix)
 
 
 class Children:
@@ -102,8 +133,10 @@ class Children:
         self._children.append(child)
         return child
 
-    def __iter__(self) -> Iterator[Child]:
-        return iter(self._children)
+    def end(self, child: Child) -> None:
+        """Kills one of them: its process id may be another's from now on."""
+        child.kill()
+        self._children.remove(child)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -206,20 +206,26 @@ class RunDir:
             raise UsageError(f"{self.metrics_file} cannot be read: {error!r}", fix=OTHER_VERSION) from None
 
     def cut_unfinished_record(self) -> None:
-        """Takes away a last line without an end, as a full disk leaves it: the next record would be appended to it."""
+        """Takes away a last line without an end, as a full disk or a kill leaves it: the next record would be appended
+        to it."""
         if self.metrics_file.exists():
             os.truncate(self.metrics_file, _end_of_lines(self.metrics_file.read_bytes()))
 
     def log(self, **record: Any) -> None:
-        """Appends one record to `metrics.jsonl`, in one write, so that several processes may do so."""
+        """Appends one record to `metrics.jsonl`; several processes may do so, and each may have died at it."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record})
-        with self.metrics_file.open("a") as file:
-            file.write(line + "\n")
+        with self.metrics_file.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            if file.read() not in (b"", b"\n"):
+                self.cut_unfinished_record()
+            file.write(f"{line}\n".encode())
 
 
 def key_of(record: dict[str, Any]) -> tuple[str, int, str | None]:
-    """What a later record takes the place of: the record of the same kind, step and set."""
-    return record["kind"], record["step"], record["set"] if record["kind"] == "eval" else None
+    """What a later record takes the place of: the record of the same kind, step and set; of restarts, each stays."""
+    within = {"eval": "set", "restart": "time"}.get(record["kind"])
+    return record["kind"], record["step"], record[within] if within else None
 
 
 def _end_of_lines(content: bytes) -> int:
@@ -251,9 +257,9 @@ def step_of(path: Path) -> int:
 
 
 def new_name(config: TrainConfig) -> str:
-    """A name that says when and what: `1121-041200-starter-lr0.0005-buffer256`."""
-    model = Path(config.model).name
-    return f"{datetime.now():%m%d-%H%M%S}-{model}-lr{config.lr:g}-buffer{config.buffer}"
+    """A name that says when and what: `1121-041200-starter-lr0.0005-buffer256`, with `-replay` where it is one."""
+    model, replay = Path(config.model).name, "-replay" if config.replay else ""
+    return f"{datetime.now():%m%d-%H%M%S}-{model}-lr{config.lr:g}-buffer{config.buffer}{replay}"
 
 
 def provenance() -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Group:
     prompt_ids: list[int]
     policy: str | None
     """The sampling policy's name on the server: one launch's, whose versions the rollouts state. None is the base."""
+    adapter_sha256: str | None
+    """Of the adapter that the server sampled by. None is the base."""
     samples: list[Sample]
 
     @property

@@ -9,6 +9,7 @@ from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.collect.servers import Servers
 from rl.core import cli
+from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator
 from rl.evaluate.result import summary_json
@@ -25,8 +26,13 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> Non
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config), config)
     sets = load_eval_sets(config)
-    async with Servers(server_urls) as servers, VerifierPool(workers=1, check=config.check) as verifiers:
-        health = await servers.wait_accepted(policy)
+    async with (
+        asyncio.TaskGroup() as tasks,
+        Servers(server_urls) as servers,
+        VerifierPool(workers=1, check=config.check) as verifiers,
+    ):
+        tasks.create_task(beat(pulse_file(run, "evaluator")))
+        health = await servers.wait_ready()
         for problems in sets.values():
             prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
         evaluator = Evaluator(config, servers, prompter, verifiers)
@@ -38,7 +44,7 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> Non
             result = await evaluator.evaluate(
                 name,
                 sets[name],
-                policy=f"{policy}-eval",
+                policy=policy,
                 step=step,
                 adapter=read_adapter(run.checkpoints / name_of(step)),
                 path=run.eval_file(name, step),

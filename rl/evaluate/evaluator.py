@@ -10,6 +10,7 @@ from rewards import VerifierPool
 from rl.collect.collector import sample_group
 from rl.collect.servers import Servers
 from rl.core.config import HELDOUT, TrainConfig
+from rl.core.errors import PublishError
 from rl.core.types import Group, Problem
 from rl.evaluate.draft import Draft
 from rl.evaluate.result import EvalResult, QuestionResult, hash_problems
@@ -50,15 +51,16 @@ class Evaluator:
             progress: called with (questions done, questions in all).
 
         Raises:
-            ServerError: the server is unreachable, or refused.
-            PublishError: the server holds other bytes than these.
+            ServerError: a server refused, or none has served for too long.
+            PublishError: a server sampled by other bytes than these.
         """
         start = time.monotonic()
         config = self._config
+        sha256 = None if adapter is None else hashlib.sha256(adapter).hexdigest()
         pinned = EvalResult(
             set=set,
             step=step,
-            adapter_sha256=None if adapter is None else hashlib.sha256(adapter).hexdigest(),
+            adapter_sha256=sha256,
             model=config.model,
             problems=config.problems if set == HELDOUT else set,
             problems_sha256=hash_problems(problems),
@@ -71,13 +73,13 @@ class Evaluator:
         )
         draft = Draft(path, pinned)
         if adapter is None:
-            questions = await self._ask(problems, draft, None, None, progress)
+            questions = await self._ask(problems, draft, None, None, sha256, progress)
         else:
-            await self._servers.put_adapter(policy, step, adapter)
+            self._servers.pin(policy, step, adapter)
             try:
-                questions = await self._ask(problems, draft, policy, step, progress)
+                questions = await self._ask(problems, draft, policy, step, sha256, progress)
             finally:
-                await self._servers.remove(policy, step)
+                await self._servers.unpin(policy, step)
         return draft.finish(path, questions, time.monotonic() - start)
 
     async def _ask(
@@ -86,6 +88,7 @@ class Evaluator:
         draft: Draft,
         policy: str | None,
         version: int | None,
+        sha256: str | None,
         progress: Callable[[int, int], None],
     ) -> list[QuestionResult]:
         """The questions in the order of the problems."""
@@ -106,6 +109,9 @@ class Evaluator:
                     policy=policy,
                     policy_version=version,
                 )
+            if group.adapter_sha256 != sha256:
+                message = f"{policy} {version} was sampled by the adapter {group.adapter_sha256}, not by {sha256}"
+                raise PublishError(message, fix="see the server's log in logs/")
             results[problem.id] = question = question_result(group)
             draft.add(question)
             progress(len(results), len(problems))

@@ -133,7 +133,7 @@ async def _evaluate(
     prompter = Prompter(resolve_model(target.config), target.config)
     policy = f"eval-{uuid.uuid4().hex[:8]}"
     results = {}
-    async with Servers([url]) as servers, VerifierPool(check=target.config.check) as verifiers:
+    async with Servers([url], away_limit_s=0) as servers, VerifierPool(check=target.config.check) as verifiers:
         health = await servers.wait_ready()
         for problems in sets.values():
             prompter.check_length(problems, health.max_model_len or 0, target.config.max_tokens)

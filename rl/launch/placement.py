@@ -11,7 +11,8 @@ WHOLE, SHARED = 0.9, 0.45
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The devices of servers and learners as `CUDA_VISIBLE_DEVICES` names them; both are empty on CPU."""
+    """The devices of servers and learners as `CUDA_VISIBLE_DEVICES` names them; both are empty on CPU, and the servers'
+    also where the run starts none."""
 
     servers: Sequence[str]
     learners: Sequence[str]
@@ -31,7 +32,7 @@ class Placement:
 
     def __str__(self) -> str:
         """Example: `server 0: cuda 0 (90 %); learner 0: cuda 1`."""
-        if not self.servers:
+        if not self.learners:
             return "servers and learners: CPU"
         servers = [f"server {i}: cuda {gpu} ({100 * self.memory(i):.0f} %)" for i, gpu in enumerate(self.servers)]
         learners = [f"learner {i}: cuda {gpu}" for i, gpu in enumerate(self.learners)]
@@ -43,6 +44,7 @@ def place(gpus: Sequence[str], servers: int, learners: int, gpu_memory: float | 
 
     Args:
         gpus: as `CUDA_VISIBLE_DEVICES` names them; none is CPU, which all share.
+        servers: that the run starts: 0 for a replay, or where others have started them.
         gpu_memory: share of a GPU's memory for its server, in place of the default.
 
     Raises:

@@ -1,14 +1,18 @@
-"""Starting rollout servers on this machine."""
+"""Rollout servers: those of this machine are started, those of somebody else are looked at."""
 
+import asyncio
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import httpx
+
+from rl.collect.client import ServerClient
 from rl.core.config import TrainConfig
-from rl.core.errors import UsageError
+from rl.core.errors import ServerError, UsageError, first_line
 from rl.core.processes import Child
-from rl.launch.placement import WHOLE, Placement
+from rl.launch.placement import WHOLE
 from rl.problems.models import resolve_model
 
 
@@ -46,15 +50,26 @@ def listen_all(port: int, servers: int) -> list[socket.socket]:
     return [listen(port + i if port else 0) for i in range(servers)]
 
 
-def start_servers(
-    config: TrainConfig, listeners: Sequence[socket.socket], logs: Path, env: Mapping[str, str], placement: Placement
-) -> Iterator[Child]:
-    """A server for each listener, on the devices of the placement; each has a log of its own."""
-    for i, listener in enumerate(listeners):
-        name = "server" if len(listeners) == 1 else f"server-{i}"
-        devices = {**env, **placement.server_env(i)}
-        log = logs / f"{name}.log"
-        yield start_server(config, listener, log, devices, gpu_memory=placement.memory(i), name=name)
+def check_servers(urls: Sequence[str]) -> None:
+    """Waits until servers that somebody else started have loaded their models.
+
+    Raises:
+        UsageError: one does not answer, does not speak our wire, or failed.
+    """
+
+    async def wait(url: str) -> None:
+        async with ServerClient(url) as client:
+            await client.health()  # a wrong address is told at once, and not waited for
+            await client.wait_ready()
+
+    for url in urls:
+        fix = "start it (python -m rollout_server), or take another --server-url"
+        try:
+            asyncio.run(wait(url))
+        except ServerError as error:
+            raise UsageError(f"--server-url {url}: {error}", fix=error.fix or fix) from None
+        except (ValueError, httpx.InvalidURL) as error:
+            raise UsageError(f"--server-url {url} is no rollout server: {first_line(error)}", fix=fix) from None
 
 
 def start_server(
@@ -65,11 +80,13 @@ def start_server(
     *,
     gpu_memory: float | None = None,
     name: str = "server",
+    pulse: Path | None = None,
 ) -> Child:
     """A server of the configuration's model that answers on `listener`; it loads the model while it answers `/health`.
 
     Args:
         gpu_memory: share of the GPU's memory that it may take; None is the configuration's, or that of a server alone.
+        pulse: what it touches each second while it answers.
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
     folder = Path(config.model)
@@ -78,4 +95,5 @@ def start_server(
     command += ["--trust-remote-code"] if config.trust_remote_code else []
     command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
     command += ["--gpu-memory", str(gpu_memory or config.gpu_memory or WHOLE)]
+    command += ["--pulse", str(pulse.absolute())] if pulse else []
     return Child(name, command, log, env, pass_fds=[listener.fileno()])

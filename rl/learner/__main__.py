@@ -1,21 +1,29 @@
-"""One learner rank of a run, started by torchrun:
+"""One learner rank of a run, started by torchrun's elastic agent (`rl.launch.ranks`), or by hand:
 
-torchrun --nproc-per-node N -m rl.learner RUN --server-url URL … --policy NAME
+torchrun --nproc-per-node N -m rl.learner RUN --policy NAME --server-url URL …
 """
 
 import asyncio
+import os
+import time
 
 import torch
 import torch.distributed as dist
 
 from rl.collect.servers import Servers
 from rl.core import cli
+from rl.core.errors import UsageError
 from rl.core.processes import die_with_parent
+from rl.core.pulse import beat_in_thread, pulse_file
 from rl.core.rundir import RunDir
 from rl.learner.training import Training
 
+PEER_S = 5.0
+
 
 async def train(run: RunDir, server_urls: list[str], policy: str) -> None:
+    if not server_urls:
+        return await Training(run, None, policy).run()
     async with Servers(server_urls) as servers:
         training = Training(run, servers, policy)
         await servers.wait_ready()
@@ -23,10 +31,19 @@ async def train(run: RunDir, server_urls: list[str], policy: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    die_with_parent()
     args = cli.process_args(argv, "rl.learner", "One learner rank of a run; start it by torchrun.")
+    if args.parent is not None:
+        die_with_parent(args.parent)
+    run = RunDir(args.run)
+    if run.config().replay is None and not args.server_urls:
+        raise UsageError(f"{run.root} is no replay: its learner needs rollout servers", fix="give --server-url")
+    beat_in_thread(pulse_file(run, f"learner-{os.environ['RANK']}"))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    asyncio.run(train(RunDir(args.run), args.server_urls, args.policy))
+    try:
+        asyncio.run(train(run, args.server_urls, args.policy))
+    except RuntimeError:  # torch's own, as when another rank has gone: that one's end is the reason, and
+        time.sleep(PEER_S)  # the agent ends this one meanwhile
+        raise
     dist.destroy_process_group()  # not where it failed: the other ranks' complaints would hide the reason
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rl.core.config import TrainConfig
-from rl.core.types import Group
+from rl.core.types import Group, Rollout
 from rl.learner.advantage import group_advantages
 from rl.learner.loss import token_weights
 
@@ -21,6 +21,8 @@ class Row:
     sampler_logprobs: list[float]
     advantage: float
     token_weight: float
+    staleness: int = 0
+    """Steps that the policy in training is ahead of the one that sampled it."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
@@ -42,18 +44,30 @@ class MiniBatch:
     sampler_logprobs_BT: Tensor
     advantages_B: Tensor
     token_weights_B: Tensor
+    staleness_B: Tensor
 
     def to(self, device: torch.device) -> "MiniBatch":
         return MiniBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def rows_of(groups: Sequence[Group], config: TrainConfig) -> list[Row]:
-    """The verified samples of a whole batch, with advantages and with weights over the global count of tokens."""
+def rows_of(groups: Sequence[Group], config: TrainConfig, step: int) -> list[Row]:
+    """The verified samples of a whole batch, with advantages and with weights over the global count of tokens.
+
+    Args:
+        step: the one that they are trained in.
+
+    Raises:
+        ValueError: a sample is older than the configuration's bound, or of a version that is not made yet.
+    """
     samples = [(group, sample) for group in groups for sample in group.verified]
     rewards = [[sample.verdict.reward or 0.0 for sample in group.verified] for group in groups]
     lengths_B = torch.tensor([len(sample.rollout.token_ids) for _, sample in samples])
     advantages = group_advantages(rewards, config.scale).tolist()
     weights = token_weights(lengths_B, config.loss, config.max_tokens).tolist()
+    stale = [staleness_of(sample.rollout, step) for _, sample in samples]
+    if min(stale) < 0 or max(stale) > config.staleness_bound:
+        bounds = f"{min(stale)} to {max(stale)} steps stale, and 0 to {config.staleness_bound} are allowed"
+        raise ValueError(f"the samples of step {step} are {bounds}")
     return [
         Row(
             prompt_ids=group.prompt_ids,
@@ -61,9 +75,15 @@ def rows_of(groups: Sequence[Group], config: TrainConfig) -> list[Row]:
             sampler_logprobs=sample.rollout.sampler_logprobs,
             advantage=advantage,
             token_weight=weight,
+            staleness=staleness,
         )
-        for (group, sample), advantage, weight in zip(samples, advantages, weights, strict=True)
+        for (group, sample), advantage, weight, staleness in zip(samples, advantages, weights, stale, strict=True)
     ]
+
+
+def staleness_of(rollout: Rollout, step: int) -> int:
+    """Steps that the learner's version is ahead of the sample's in the update that makes `step`."""
+    return step - 1 - rollout.policy_version
 
 
 def shard(rows: Sequence[Row], rank: int, world: int) -> list[Row]:
@@ -114,4 +134,5 @@ def pad(rows: Sequence[Row]) -> MiniBatch:
         sampler_logprobs_BT=sampler_logprobs_BT,
         advantages_B=torch.tensor([row.advantage for row in rows]),
         token_weights_B=torch.tensor([row.token_weight for row in rows]),
+        staleness_B=torch.tensor([row.staleness for row in rows]),
     )

@@ -28,12 +28,12 @@ in float32. Only from above: what underflows to 0 is harmless."""
 
 
 class LossSums(NamedTuple):
-    """Sums over the tokens of a micro-batch, detached. Add them over micro-batches and ranks; divide last.
-
-    Stacked they are one tensor to reduce: ``LossSums(*all_reduce(torch.stack(sums)))``.
-    """
+    """Sums over the tokens of each sample, [B] in float64, detached. Add them over samples, micro-batches and ranks;
+    divide last."""
 
     tokens: Tensor
+    loss: Tensor
+    """All that `Loss.total` adds up."""
     clipped_low: Tensor
     """Tokens that the lower bound of the ratio acted on."""
     clipped_high: Tensor
@@ -44,6 +44,8 @@ class LossSums(NamedTuple):
     weight_squared: Tensor
     kl: Tensor
     """Of `kl_to_base`; 0 where there were no `ref_logprobs`."""
+    mismatch_kl: Tensor
+    """Of `mismatch_kl`."""
 
     @property
     def ess(self) -> Tensor:
@@ -145,16 +147,23 @@ def kl_to_base(policy_logprobs_BT: Tensor, ref_logprobs_BT: Tensor, ratio_BT: Te
     return (d_BT.exp() - d_BT - 1) * ratio_BT
 
 
+def mismatch_kl(policy_logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """KL(sampler ‖ policy) per token by k3, in float64: 1e-7 apart it is 5e-15, which float32 cannot tell from 0."""
+    d_BT = _difference(policy_logprobs_BT, sampler_logprobs_BT, mask_BT).double().clamp(max=MAX_LOG_RATIO)
+    return d_BT.expm1() - d_BT
+
+
 def policy_loss(
     policy_logprobs_BT: Tensor,
     *,
-    old_logprobs_BT: Tensor,
+    sampler_logprobs_BT: Tensor,
     mask_BT: Tensor,
     advantages_B: Tensor,
     weights_B: Tensor,
     kind: LossKind,
     clip_low: float,
     clip_high: float,
+    old_logprobs_BT: Tensor | None = None,
     importance_BT: Tensor | None = None,
     ref_logprobs_BT: Tensor | None = None,
     beta: float = 0.0,
@@ -165,11 +174,12 @@ def policy_loss(
 
     Args:
         policy_logprobs_BT: of the policy in training, with gradient.
-        old_logprobs_BT: what the ratio is taken against (see the top of this file).
+        sampler_logprobs_BT: what the tokens were sampled with.
         mask_BT: bool.
         advantages_B: `group_advantages`.
         weights_B: these samples' rows of `token_weights` over the global batch.
         clip_low, clip_high: as in `kinds.LOSS_DEFAULTS`.
+        old_logprobs_BT: what the ratio is taken against (see the top of this file); None is the sampler's.
         importance_BT: `importance_weights`; None is 1. Like TRL's it weighs the surrogate and not the KL.
         ref_logprobs_BT: of the base; None leaves the KL out.
         beta: weight of the KL. With 0 and `ref_logprobs_BT` the KL is only measured.
@@ -179,7 +189,9 @@ def policy_loss(
     """
     if beta and ref_logprobs_BT is None:
         raise ValueError(f"beta = {beta} weighs the KL to the base: pass ref_logprobs_BT, or set beta to 0")
-    _check_shapes(policy_logprobs_BT, (old_logprobs_BT, mask_BT, importance_BT, ref_logprobs_BT))
+    if old_logprobs_BT is None:
+        old_logprobs_BT = sampler_logprobs_BT
+    _check_shapes(policy_logprobs_BT, (sampler_logprobs_BT, mask_BT, old_logprobs_BT, importance_BT, ref_logprobs_BT))
     _check_shapes(policy_logprobs_BT.sum(1), (advantages_B, weights_B))
     low, high = (clip_low, clip_high) if kind is LossKind.CISPO else (1 - clip_low, 1 + clip_high)
 
@@ -192,7 +204,7 @@ def policy_loss(
     if ref_logprobs_BT is not None:
         kl_BT = kl_to_base(policy_logprobs_BT, ref_logprobs_BT, ratio_BT, mask_BT)
         loss_BT = loss_BT + beta * kl_BT
-    total = (loss_BT * weights_B[:, None] * mask_BT).sum()
+    loss_BT = loss_BT * weights_B[:, None] * mask_BT
 
     with torch.no_grad():
         weight_BT = ratio_BT if importance_BT is None else ratio_BT * importance_BT
@@ -201,15 +213,17 @@ def policy_loss(
             falls_B1 = rises_B1 = falls_B1 | rises_B1
         per_token = LossSums(
             tokens=mask_BT,
+            loss=loss_BT,
             clipped_low=(ratio_BT < low) & falls_B1,
             clipped_high=(ratio_BT > high) & rises_B1,
             ratio=ratio_BT,
             weight=weight_BT,
             weight_squared=weight_BT**2,
             kl=kl_BT,
+            mismatch_kl=mismatch_kl(policy_logprobs_BT, sampler_logprobs_BT, mask_BT),
         )
-        sums = LossSums(*((x_BT * mask_BT).sum(dtype=total.dtype) for x_BT in per_token))
-    return Loss(total, sums)
+        sums = LossSums(*((x_BT * mask_BT).sum(1, dtype=torch.float64) for x_BT in per_token))
+    return Loss(loss_BT.sum(), sums)
 
 
 def _difference(a_BT: Tensor, b_BT: Tensor, mask_BT: Tensor) -> Tensor:

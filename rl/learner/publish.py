@@ -1,27 +1,35 @@
 """Publishing: the adapter goes to every server as a new version, and each server proves that it serves it.
 
-A version is accepted only when every server (1) hashed the bytes that were sent, (2) matched every target module to a
-layer of its model and loaded them, and (3) sampled canary completions by that version which have the learner's own
-log-probabilities. Until then it serves nobody else; a version that fails is withdrawn everywhere, and the run ends
-rather than train on samples of an unknown policy.
+A version is accepted by servers that (1) hashed the bytes that were sent, (2) matched every target module to a layer
+of their model and loaded them, and (3) sampled canary completions by that version, under its number and hash, which
+have the learner's own log-probabilities. Until then it serves nobody else; what was proved is entered in the ledger
+before it is accepted. A version that fails is withdrawn everywhere, and the run ends rather than train on samples of
+an unknown policy.
+
+A server that is away is no failure: it is left out, and gets the newest version once it is back.
 """
 
 import asyncio
 import hashlib
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from rl.collect.client import ServerClient
-from rl.collect.servers import Servers
-from rl.core.errors import PublishError, ServerError
+from rl.collect.servers import AWAY_LIMIT_S, AWAY_S, Servers
+from rl.core.errors import DivergedError, PublishError, ServerError, UnavailableError, UnknownVersionError
 from rl.learner.collate import MiniBatch, Row, pad
 from rl.learner.policy import Policy
-from rollout_server.schema import Completion, GenerateRequest, Sampling
+from rollout_server.schema import AdapterReceipt, Completion, GenerateRequest, Sampling
 
+LAUNCH = re.compile(r"(?P<run>.+)-(?P<launch>\d+)(-eval)?")
+"""Names of a run's policies: `run-<hex>-<n>` in its launch n, with `-eval` those of its evaluations."""
+LOOK_LIMIT_S = 2.0
+"""What a server gets to say what it holds; a later answer is read at the next look."""
 CANARY_TOKENS = 8
 CANARY_SAMPLES = 4
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -58,91 +66,197 @@ class Proof(Comparison):
     publish_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Version:
+    number: int
+    adapter: bytes
+    sha256: str
+
+
 class Publisher:
     """Publishes the versions of one policy.
 
     Args:
-        name: the policy's name on the server; new for every launch, so that a server never knows it already.
+        name: the policy's name on the servers; new for every launch, so that a server never knows it already.
         prompts: the canary's prompts as tokens.
+        enter: called with (policy, version, sha256) once a version is proved, and before it is accepted.
     """
 
     def __init__(
-        self, servers: Servers, policy: Policy, name: str, prompts: Sequence[list[int]], temperature: float
+        self,
+        servers: Servers,
+        policy: Policy,
+        name: str,
+        prompts: Sequence[list[int]],
+        temperature: float,
+        *,
+        enter: Callable[[str, int, str], None],
     ) -> None:
-        self._servers, self._policy, self._name = servers, policy, name
+        self._servers, self._policy, self._name, self._enter = servers, policy, name, enter
         self._modules = policy.adapter_modules
         self._prompts = list(prompts)
         self._sampling = Sampling(temperature=temperature, max_tokens=CANARY_TOKENS)
         self._noise: dict[ServerClient, float] = {}
+        self._looks: dict[ServerClient, asyncio.Task[list[AdapterReceipt] | None]] = {}
+        self._newest: _Version | None = None
 
     async def publish(self, version: int) -> Proof:
-        """Uploads the policy's adapter as `version` and has it proved and accepted.
+        """Uploads the policy's adapter as `version` and has it proved and accepted by every server that is there, and
+        by one at least.
 
         Raises:
+            DivergedError: the policy's log-probabilities are not finite, which would end a server that samples by it.
             PublishError: a proof failed; the version is not served.
-            ServerError: a server is unreachable, or refused the bytes.
+            ServerError: a server refused the bytes, or none was there for `AWAY_LIMIT_S`.
         """
         start = time.monotonic()
+        self._check_finite(version)
         adapter = self._policy.adapter_bytes()
-        sha256 = hashlib.sha256(adapter).hexdigest()
-        clients = self._servers.clients
-        checks = (self._check(client, version, adapter, sha256) for client in clients)
-        outcomes = await asyncio.gather(*checks, return_exceptions=True)  # no upload may follow its withdrawal
-        if failed := [outcome for outcome in outcomes if isinstance(outcome, BaseException)]:
-            alive = [c for c, outcome in zip(clients, outcomes, strict=True) if not isinstance(outcome, ServerError)]
-            removals = (client.remove(self._name, version) for client in alive)
-            await asyncio.gather(*removals, return_exceptions=True)  # the first failure is the news
-            raise failed[0]
-        proved = [outcome for outcome in outcomes if isinstance(outcome, Comparison)]
+        self._newest = _Version(number=version, adapter=adapter, sha256=hashlib.sha256(adapter).hexdigest())
+        while not (proved := await self._deliver(self._newest, await self._look())):
+            if time.monotonic() - start > AWAY_LIMIT_S:
+                raise ServerError(f"no rollout server was there for version {version} in {AWAY_LIMIT_S:.0f} s")
+            await asyncio.sleep(AWAY_S)
         worst = max(proved, key=lambda comparison: comparison.logprob_gap)
-        await self._servers.accept(self._name, version)
         return Proof(
             policy=self._name,
-            sha256=sha256,
+            sha256=self._newest.sha256,
             modules=self._modules,
             publish_s=time.monotonic() - start,
             **asdict(worst),
         )
 
-    async def _check(self, client: ServerClient, version: int, adapter: bytes, sha256: str) -> Comparison:
+    async def heal(self) -> None:
+        """Servers that have come back get the newest version, too, once they have proved it. To be called between two
+        publishes, while the policy is that version.
+
+        Raises:
+            PublishError: a proof failed; that server does not serve the version.
+            ServerError: a server refused the bytes.
+        """
+        if newest := self._newest:
+            held = await self._look()
+            await self._deliver(newest, {client: held[client] for client in held if not self._serves(held[client])})
+
+    def _check_finite(self, version: int) -> None:
+        """On the canary's prompts, as the learner itself computes them."""
+        halves = [(prompt[:1], prompt[1:]) for prompt in self._prompts]
+        batch = pad([_row(first, rest, [0.0] * len(rest)) for first, rest in halves]).to(self._policy.device)
+        with torch.no_grad():
+            logprobs = self._policy(batch)[batch.mask_BT]
+        if not logprobs.isfinite().all():
+            message = f"the policy's log-probabilities are not finite at version {version}: it has diverged"
+            raise DivergedError(message, fix="take a lower --lr")
+
+    def _serves(self, held: Sequence[AdapterReceipt]) -> bool:
+        """Whether a server that holds these has accepted the newest version."""
+        assert self._newest
+        newest = (self._name, self._newest.number, self._newest.sha256)
+        return any((v.policy, v.policy_version, v.sha256) == newest and v.accepted for v in held)
+
+    async def _look(self) -> dict[ServerClient, list[AdapterReceipt]]:
+        """What each server holds, without those that are away, or load their model."""
+        new = [client for client in self._servers.clients if client not in self._looks]
+        self._looks |= {client: asyncio.create_task(_held(client)) for client in new}
+        if new:
+            await asyncio.wait([self._looks[client] for client in new], timeout=LOOK_LIMIT_S)
+        answers = {
+            client: self._looks.pop(client).result() for client in list(self._looks) if self._looks[client].done()
+        }
+        return {client: held for client, held in answers.items() if held is not None}
+
+    async def _deliver(
+        self, version: _Version, held: Mapping[ServerClient, Sequence[AdapterReceipt]]
+    ) -> list[Comparison]:
+        """Has these servers prove the version, and accept it where no proof failed.
+
+        Returns:
+            The comparisons with those that have accepted it; the others went away meanwhile.
+
+        Raises:
+            PublishError: a proof failed; the version is withdrawn from all of them.
+            ServerError: a server refused the bytes; likewise.
+        """
+        checks = (self._prove(client, version, receipts) for client, receipts in held.items())
+        outcomes = await asyncio.gather(*checks, return_exceptions=True)  # no upload may follow its withdrawal
+        proved = {c: o for c, o in zip(held, outcomes, strict=True) if isinstance(o, Comparison)}
+        failed = [o for o in outcomes if isinstance(o, BaseException) and not isinstance(o, UnavailableError)]
+        if failed:
+            there = [c for c, o in zip(held, outcomes, strict=True) if not isinstance(o, UnavailableError)]
+            removals = (client.remove(self._name, version.number) for client in there)
+            await asyncio.gather(*removals, return_exceptions=True)  # the failure is the news
+            raise next((error for error in failed if isinstance(error, PublishError)), failed[0])
+        if proved:
+            self._enter(self._name, version.number, version.sha256)
+        accepted = [await self._accept(client, version) for client in proved]
+        return [comparison for comparison, here in zip(proved.values(), accepted, strict=True) if here]
+
+    async def _accept(self, client: ServerClient, version: _Version) -> bool:
+        try:
+            await client.accept(self._name, version.number)
+        except UnavailableError:
+            return False
+        return True
+
+    async def _prove(self, client: ServerClient, version: _Version, held: Sequence[AdapterReceipt]) -> Comparison:
         """Uploads a candidate to one server and compares what that serves with the policy.
 
         Raises:
             PublishError: it holds other bytes, or not all of them, or its log-probabilities are not the learner's.
         """
-        receipt = await client.put_adapter(self._name, version, adapter)
-        if receipt.sha256 != sha256:
-            reason = f"it holds bytes with the hash {receipt.sha256[:12]}, not {sha256[:12]}"
-            raise self._refusal(client, version, reason)
+        for old in held:
+            if self._is_outlived(old.policy):
+                await client.remove(old.policy, old.policy_version)
+        receipt = await client.put_adapter(self._name, version.number, version.adapter)
+        if receipt.sha256 != version.sha256:
+            reason = f"it holds bytes with the hash {receipt.sha256[:12]}, not {version.sha256[:12]}"
+            raise self._refusal(client, version, "bytes", reason)
         if receipt.modules != self._modules:
-            raise self._refusal(client, version, f"it loaded {receipt.modules} of {self._modules} target modules")
+            reason = f"it loaded {receipt.modules} of {self._modules} target modules"
+            raise self._refusal(client, version, "modules", reason)
+        try:
+            return await self._compare(client, version)
+        except UnknownVersionError:
+            reason = "it does not know the version that it has given a receipt for"
+            raise self._refusal(client, version, "log-probabilities", reason) from None
+
+    async def _compare(self, client: ServerClient, version: _Version) -> Comparison:
+        """The third part of the proof."""
         if client not in self._noise:
-            server, _, base = await self._canary(client, None, None)
+            server, _, base = await self._canary(client, None)
             self._noise[client] = _mean_gap(server, base)
         noise = self._noise[client]
-        server, policy, base = await self._canary(client, self._name, version)
+        server, policy, base = await self._canary(client, version)
         gap, moved, from_base = _mean_gap(server, policy), _mean_gap(policy, base), _mean_gap(server, base)
         audible = NOISE_MARGIN * noise + FLOOR[self._policy.dtype]
         tolerance = min(TOLERANCE[self._policy.dtype], audible)
         if not gap <= tolerance:  # also when it is not a number
             looks = "it looks like the base model" if from_base < gap else "it is neither policy nor base"
             reason = f"its log-probabilities are {gap:.2g} off (allowed {tolerance:.2g}): {looks}"
-            raise self._refusal(client, version, reason)
+            raise self._refusal(client, version, "log-probabilities", reason)
         if moved > audible and from_base < gap:
             reason = f"it is nearer to the base ({from_base:.2g}) than to the policy ({gap:.2g})"
-            raise self._refusal(client, version, reason)
+            raise self._refusal(client, version, "log-probabilities", reason)
         difference = (policy - server).double()  # k3 of 1e-7 is 5e-15, which float32 cannot tell from 0
         mismatch_kl = float((difference.expm1() - difference).mean())
         return Comparison(logprob_gap=gap, noise=noise, moved=moved, mismatch_kl=mismatch_kl)
 
-    async def _canary(
-        self, client: ServerClient, name: str | None, version: int | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Has the server sample by this version; log-probabilities of those tokens by server, learner and base."""
+    async def _canary(self, client: ServerClient, version: _Version | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Has the server sample by this version (None: the base); log-probabilities of those tokens by server, learner
+        and base."""
         request = GenerateRequest(
-            policy=name, policy_version=version, prompts=self._prompts, n=CANARY_SAMPLES, sampling=self._sampling
+            policy=self._name if version else None,
+            policy_version=version.number if version else None,
+            prompts=self._prompts,
+            n=CANARY_SAMPLES,
+            sampling=self._sampling,
         )
         answer = await client.generate(request)
+        numbers = {c.policy_version for siblings in answer.completions for c in siblings}
+        if version and (numbers, answer.adapter_sha256) != ({version.number}, version.sha256):
+            served = f"{', '.join(map(str, numbers))} with the hash {(answer.adapter_sha256 or 'of no adapter')[:12]}"
+            reason = f"it is served under the wrong version: the canary was sampled by version {served}"
+            raise self._refusal(client, version, "log-probabilities", reason)
         batch = _batch(self._prompts, answer.completions).to(self._policy.device)
         with torch.no_grad():
             policy = self._policy(batch)[batch.mask_BT]
@@ -150,24 +264,44 @@ class Publisher:
                 base = self._policy(batch)[batch.mask_BT]
         return batch.sampler_logprobs_BT[batch.mask_BT], policy, base
 
-    def _refusal(self, client: ServerClient, version: int, reason: str) -> PublishError:
-        message = f"the server at {client.url} does not serve version {version} of {self._name} as published: {reason}"
+    def _is_outlived(self, policy: str) -> bool:
+        """Whether a policy is of an earlier launch of this run."""
+        own, other = LAUNCH.fullmatch(self._name), LAUNCH.fullmatch(policy)
+        if own is None or other is None or own["run"] != other["run"]:
+            return False
+        return int(other["launch"]) < int(own["launch"])
+
+    def _refusal(self, client: ServerClient, version: _Version, part: str, reason: str) -> PublishError:
+        """Args: part: of the proof."""
+        message = (
+            f"the server at {client.url} does not serve version {version.number} of {self._name} as published; "
+            f"the proof of its {part} failed: {reason}"
+        )
         return PublishError(message, fix="see the server's log in logs/")
+
+
+async def _held(client: ServerClient) -> list[AdapterReceipt] | None:
+    """None where the server is away, or does not serve yet."""
+    try:
+        ready = (await client.health()).status == "ready"
+        return (await client.policies()).versions if ready else None
+    except UnavailableError:
+        return None
 
 
 def _batch(prompts: Sequence[list[int]], completions: Sequence[Sequence[Completion]]) -> MiniBatch:
     return pad(
-        [
-            Row(
-                prompt_ids=prompt,
-                completion_ids=completion.token_ids,
-                sampler_logprobs=completion.logprobs,
-                advantage=0.0,
-                token_weight=0.0,
-            )
-            for prompt, siblings in zip(prompts, completions, strict=True)
-            for completion in siblings
-        ]
+        [_row(p, c.token_ids, c.logprobs) for p, siblings in zip(prompts, completions, strict=True) for c in siblings]
+    )
+
+
+def _row(prompt_ids: list[int], completion_ids: list[int], sampler_logprobs: list[float]) -> Row:
+    return Row(
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+        sampler_logprobs=sampler_logprobs,
+        advantage=0.0,
+        token_weight=0.0,
     )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rl.buffer.ledger import State, Turn
+from rl.buffer.ledger import Turn
+from rl.buffer.tables import State
 from rl.core.types import Group
+from rl.learner.collate import staleness_of
 from rl.learner.publish import Proof
 from rl.learner.step import StepStats
 from rl.problems.order import ProblemOrder
@@ -16,7 +18,7 @@ def step_record(
     groups: Sequence[Group],
     turn: Turn,
     stats: StepStats,
-    proof: Proof,
+    proof: Proof | None,
     order: ProblemOrder,
     *,
     wait_s: float,
@@ -27,12 +29,13 @@ def step_record(
     Args:
         groups: those trained on.
         turn: those whose turn came, without signal included.
+        proof: of the published version; None in a replay, whose fields of it are None too.
         order: of the training problems. Every group before the last one here had its turn, as groups are trained in the
             order of issue: so what was seen follows from that group's id.
     """
     samples = [sample for group in groups for sample in group.verified]
     rollouts = [sample.rollout for sample in samples]
-    staleness = [step - 1 - rollout.policy_version for rollout in rollouts]
+    staleness = [staleness_of(rollout, step) for rollout in rollouts]
     last = max(group.id for group in groups)
     return {
         "step": step,
@@ -48,8 +51,8 @@ def step_record(
         "staleness_mean": sum(staleness) / len(staleness),
         "staleness_max": max(staleness),
         **asdict(stats),
-        "mismatch_kl": proof.mismatch_kl,
-        "publish_s": proof.publish_s,
+        "mismatch_kl": proof.mismatch_kl if proof else None,
+        "publish_s": proof.publish_s if proof else None,
         "wait_s": wait_s,
         "step_s": step_s,
     }

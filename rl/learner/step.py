@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError
 from rl.core.types import Group
+from rl.learner.ages import AgeStats, age_classes, age_stats
 from rl.learner.collate import MiniBatch, micro_batches, rows_of, shard
 from rl.learner.loss import Loss, LossSums, importance_weights, policy_loss
 from rl.learner.policy import Policy
@@ -33,6 +34,7 @@ class StepStats:
     ess: float
     kl: float
     """to the base; 0 where `kl_coef` is 0"""
+    by_age: dict[str, AgeStats]
     tokens: int
     train_s: float
 
@@ -45,7 +47,10 @@ class Learner:
         self.policy = policy
         self._config = config
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self._model = DistributedDataParallel(policy) if self._world > 1 else policy
+        self._ages = age_classes(config.staleness_bound)
+        # Looking for unused parameters (there are none) has DDP sum every step in the same buckets: otherwise its first
+        # step has buckets of its own, and three ranks or more add up to other bits in the first step after a resume.
+        self._model = DistributedDataParallel(policy, find_unused_parameters=True) if self._world > 1 else policy
         self.optimizer = torch.optim.AdamW(policy.trainable, lr=config.lr, weight_decay=config.weight_decay)
 
     def step(self, groups: Sequence[Group], step: int) -> StepStats:
@@ -55,11 +60,14 @@ class Learner:
             DivergedError: the gradient is not finite; the adapter is left as it was.
         """
         start = time.monotonic()
+        torch.manual_seed(self._config.seed + step * self._world + self._rank)  # of dropout: a resume needs no state
         lr = self._config.lr_at(step)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
         self.optimizer.zero_grad()
-        loss, sums = self._backward(groups)
+        sums_AF = self._backward(groups, step)
+        sums = LossSums(*sums_AF.sum(0))
+        loss = float(sums.loss)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.trainable, self._config.grad_clip))
         if not math.isfinite(grad_norm):
             fix = "lower --lr or --grad-clip in a new run"
@@ -75,29 +83,33 @@ class Learner:
             clipped_high=float(mean.clipped_high),
             ess=float(sums.ess),
             kl=float(mean.kl),
+            by_age=age_stats(sums_AF, self._ages),
             tokens=int(sums.tokens),
             train_s=time.monotonic() - start,
         )
 
-    def _backward(self, groups: Sequence[Group]) -> tuple[float, LossSums]:
-        """Accumulates the gradient of the global loss; returns the loss and its sums over all ranks."""
-        rows = shard(rows_of(groups, self._config), self._rank, self._world)
+    def _backward(self, groups: Sequence[Group], step: int) -> Tensor:
+        """Accumulates the gradient of the global loss; returns the fields F of its `LossSums` for each class of age A,
+        over all ranks, on the CPU."""
+        rows = shard(rows_of(groups, self._config, step), self._rank, self._world)
         batches = list(micro_batches(rows, self.policy.micro_tokens))
-        totals = torch.zeros(1 + len(LossSums._fields), device=self.policy.device)
+        shape = (len(self._ages), len(LossSums._fields))
+        sums_AF = torch.zeros(shape, dtype=torch.float64, device=self.policy.device)
         for i, batch in enumerate(batches, start=1):
             with self._last_synchronizes(i == len(batches)):
-                loss = self._loss(batch.to(self.policy.device))
+                batch = batch.to(self.policy.device)
+                loss = self._loss(batch)
                 # DDP averages over ranks, and the parts of the loss are to be added
                 (loss.total * self._world).backward()  # type: ignore[no-untyped-call]
-            totals += torch.stack([loss.total.detach(), *loss.sums])
+            sums_AF.index_add_(0, batch.staleness_B // len(self._ages[0]), torch.stack(loss.sums, dim=1))
         if self._world > 1:
-            dist.all_reduce(totals)
-        return float(totals[0]), LossSums(*totals[1:])
+            dist.all_reduce(sums_AF)
+        return sums_AF.cpu()
 
     def _loss(self, batch: MiniBatch) -> Loss:
         config = self._config
         policy_logprobs_BT: Tensor = self._model(batch)
-        old_BT, importance_BT, ref_BT = batch.sampler_logprobs_BT, None, None
+        old_BT = importance_BT = ref_BT = None
         if config.importance is not None:
             old_BT = policy_logprobs_BT.detach()
             importance_BT = importance_weights(
@@ -109,13 +121,14 @@ class Learner:
         clip_low, clip_high = config.clip
         return policy_loss(
             policy_logprobs_BT,
-            old_logprobs_BT=old_BT,
+            sampler_logprobs_BT=batch.sampler_logprobs_BT,
             mask_BT=batch.mask_BT,
             advantages_B=batch.advantages_B,
             weights_B=batch.token_weights_B,
             kind=config.loss,
             clip_low=clip_low,
             clip_high=clip_high,
+            old_logprobs_BT=old_BT,
             importance_BT=importance_BT,
             ref_logprobs_BT=ref_BT,
             beta=config.kl_coef,

@@ -1,12 +1,14 @@
 """The loop of the learner: lease, step, publish, free the slots, log, save."""
 
+import asyncio
 import time
 from dataclasses import asdict
 
 import torch
 import torch.distributed as dist
 
-from rl.buffer.ledger import Buffer, State
+from rl.buffer.ledger import Buffer
+from rl.buffer.tables import State
 from rl.collect.servers import Servers
 from rl.core.errors import TallyError
 from rl.core.rundir import RunDir, name_of
@@ -23,6 +25,8 @@ from rl.problems.sources import load_problems
 
 CANARY_PROMPTS = 2
 LOOK_S = 0.01
+HEAL_S = 1.0
+"""Between two looks, while the learner waits, whether a server has come back."""
 BATCH_LIMIT_S = 1200.0
 """Below the half hour that the other ranks wait for rank 0."""
 
@@ -31,9 +35,12 @@ class Training:
     """A run's updates on one rank. Rank 0 leases, publishes, saves and logs; the others follow it.
 
     The process group must be up.
+
+    Args:
+        servers: None for a replay, which publishes nothing.
     """
 
-    def __init__(self, run: RunDir, servers: Servers, policy_name: str) -> None:
+    def __init__(self, run: RunDir, servers: Servers | None, policy_name: str) -> None:
         self._run, self._config = run, run.config()
         config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
@@ -41,9 +48,13 @@ class Training:
         policy = Policy(model, config, own_device())
         self._learner = Learner(policy, config)
         self._order = ProblemOrder(load_problems(config, "train"), config.seed)
-        prompter, problems = Prompter(model, config), load_problems(config, "heldout")
-        canaries = [prompter.prompt_ids(problem) for problem in problems[:CANARY_PROMPTS]]
-        self._publisher = Publisher(servers, policy, policy_name, canaries, config.temperature)
+        self._publisher = None
+        if servers is not None:
+            prompter, problems = Prompter(model, config), load_problems(config, "heldout")
+            canaries = [prompter.prompt_ids(problem) for problem in problems[:CANARY_PROMPTS]]
+            self._publisher = Publisher(
+                servers, policy, policy_name, canaries, config.temperature, enter=self._buffer.proved
+            )
 
     async def run(self) -> None:
         """Trains to the last step, or until the run is asked to stop."""
@@ -53,7 +64,7 @@ class Training:
             self._save(start)
         for step in range(start + 1, self._config.steps + 1):
             begin = time.monotonic()
-            groups = self._next_batch(step)
+            groups = await self._next_batch(step)
             if groups is None:
                 return self._save(step - 1)
             wait_s = time.monotonic() - begin
@@ -77,28 +88,35 @@ class Training:
         checkpoint.load(self._run.checkpoints / name, self._learner.policy, self._learner.optimizer)
         return step
 
-    def _next_batch(self, step: int) -> list[Group] | None:
+    async def _next_batch(self, step: int) -> list[Group] | None:
         """The groups of this step, the same on every rank; None when the run is asked to stop."""
-        groups = self._lease(step) if self._leads else None
+        groups = await self._lease(step) if self._leads else None
         ids = [[group.id for group in groups] if groups is not None else None]
         dist.broadcast_object_list(ids, src=0, device=torch.device("cpu"))
         if self._leads or ids[0] is None:
             return groups
         return self._buffer.load(ids[0])
 
-    def _lease(self, step: int) -> list[Group] | None:
+    async def _lease(self, step: int) -> list[Group] | None:
         wanted = self._config.batch // self._config.group_size
         bound = self._config.staleness_bound
+        heal = time.monotonic() + HEAL_S
         end = time.monotonic() + BATCH_LIMIT_S
         while time.monotonic() < end:
             if self._buffer.stop_asked():
                 return None
             if groups := self._buffer.lease(wanted, policy_version=step - 1, max_staleness=bound):
                 return groups
+            if self._publisher is None:
+                fix = "start the replay anew, with another --run-dir"
+                raise TallyError(f"no batch is recorded for step {step}, and a replay samples none", fix=fix)
             if step == 1 and self._nothing_verified():
                 fix = f"python -m rl.show {self._run.root} --mark error says why"
                 raise TallyError("the verifier could mark nothing in twice as many groups as the buffer holds", fix=fix)
-            time.sleep(LOOK_S)
+            if (now := time.monotonic()) >= heal:
+                await self._publisher.heal()
+                heal = now + HEAL_S
+            await asyncio.sleep(LOOK_S)
         books = self._buffer.books()
         fix = "no_signal: easier or harder problems, a larger --group-size; issued: see logs/server.log"
         raise TallyError(f"no complete batch for step {step} in {BATCH_LIMIT_S:.0f} s; groups so far: {books}", fix=fix)
@@ -108,7 +126,9 @@ class Training:
         verified = sum(n for state, n in counts.items() if state not in (State.ISSUED, State.UNVERIFIED))
         return not verified and counts[State.UNVERIFIED] >= 2 * self._buffer.capacity_groups
 
-    async def _publish(self, version: int) -> Proof:
+    async def _publish(self, version: int) -> Proof | None:
+        if self._publisher is None:
+            return None
         proof = await self._publisher.publish(version)
         self._run.log(kind="publish", step=version, **asdict(proof))
         return proof
@@ -124,6 +144,8 @@ class Training:
         checkpoint.prune(self._run, self._buffer, self._config.keep)
 
     def _evaluates(self, step: int) -> bool:
+        if self._publisher is None:  # there is no server to ask
+            return False
         return step % self._config.eval_every == 0 or step == self._config.steps
 
 

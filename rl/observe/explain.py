@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rl.core.errors import UsageError
-from rl.core.metrics import EVAL, PUBLISH, STEP, SUMMARY
+from rl.core.metrics import AGE, EVAL, PUBLISH, STEP, SUMMARY
 
-KINDS = {"step": STEP, "publish": PUBLISH, "eval": EVAL, "eval summary": SUMMARY}
+KINDS = {"step": STEP, "step by age": AGE, "publish": PUBLISH, "eval": EVAL, "eval summary": SUMMARY}
 
 
 def explain(word: str) -> None:

@@ -17,11 +17,16 @@ class Reading:
     """One number of a step, under the short name that people see."""
 
     label: str
-    value: Callable[[Record], float]
+    value: Callable[[Record], float | None]
+    """None where it was not measured: a replay has no server to compare with."""
     form: str
 
     def text(self, value: float) -> str:
         return f"{self.label} {self.form.format(value)}"
+
+    def measured(self, steps: Sequence[Record]) -> list[float]:
+        """Its values in those of the steps in which it was measured."""
+        return [value for record in steps if (value := self.value(record)) is not None]
 
 
 READINGS = (
@@ -46,7 +51,8 @@ def step_line(record: Record, total: int, width: int | None = None) -> str:
         width: columns of a terminal, whose bar says how many there are in all; None for all that there is to say.
     """
     step = f"step {record['step']:{len(str(total))}}" + (f"/{total}" if width is None else "")
-    return _fitting([step, *(reading.text(reading.value(record)) for reading in READINGS)], width)
+    shown = [reading.text(value) for reading in READINGS for value in reading.measured([record])]
+    return _fitting([step, *shown], width)
 
 
 def eval_line(record: Record, width: int | None = None) -> str:

@@ -26,10 +26,11 @@ def evaluations(run: RunDir) -> dict[str, list[EvalResult]]:
     Raises:
         UsageError: this is no run, it has none yet, or one cannot be read.
     """
-    run.config()
+    replay = run.config().replay is not None
     sets = load_sets(run.evals)
     if HELDOUT not in sets:
-        raise UsageError(f"{run.root} has no evaluation yet", fix="wait for the first, or go on with it by --resume")
+        fix = f"python -m rl.eval {run.root}" if replay else "wait for the first, or go on with it by --resume"
+        raise UsageError(f"{run.root} has no evaluation{'' if replay else ' yet'}", fix=fix)
     return sets
 
 

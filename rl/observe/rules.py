@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rl.observe.readings import READINGS, RECENT, Record, clock
+from rl.observe.readings import READINGS, RECENT, Reading, Record, clock
 
 SILENCE_S = 30.0
 """Without a step for so long the user is told: without signal no step is ever made."""
 UNUSUAL = 3
 """A step that takes so many times the slowest of the last is worth a word; one that is just slow is not."""
+OLDEST = Reading("oldest ess", lambda r: list(r["by_age"].values())[-1]["ess"], "{:.0%}")
+"""The effective sample size of a step's stalest tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,12 @@ RULES = (
         "try a smaller --buffer, or a smaller --lr",
     ),
     Rule(
+        "oldest ess",
+        lambda share: share < 0.5,
+        "few of the stalest tokens decide: the policy has moved far since they were sampled",
+        "try a smaller --buffer, or a smaller --lr",
+    ),
+    Rule(
         "mismatch",
         lambda kl: kl > 1e-3,
         "sampler and learner compute different numbers",
@@ -59,12 +67,12 @@ def concerns(steps: Sequence[Record], quiet_s: float | None = None) -> list[str]
     recent = steps[-RECENT:]
     if not recent:
         return []
-    readings = {reading.label: reading for reading in READINGS}
+    readings = {reading.label: reading for reading in (*READINGS, OLDEST)}
     found = []
     for rule in RULES:
         reading = readings[rule.label]
-        mean = sum(map(reading.value, recent)) / len(recent)
-        if rule.wrong(mean):
+        values = reading.measured(recent)
+        if values and rule.wrong(mean := sum(values) / len(values)):
             number = reading.form.format(mean).strip()
             found.append(f"{rule.label} {number} in the last {len(recent)} steps: {rule.meaning}; {rule.fix}")
     if quiet_s is not None and quiet_s > patience_s(recent):

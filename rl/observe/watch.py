@@ -25,6 +25,8 @@ REFRESH_S = 1.0
 EVALUATIONS = 3
 """Shown of each set: the first, and the newest."""
 BLOCKS = "▁▂▃▄▅▆▇█"
+AGE_ROWS = (("clip", "clipped", "{:.1%}"), ("ess", "ess", "{:.0%}"), ("mismatch", "mismatch_kl", "{:.0e}"))
+"""Label, field and form of what is shown by age."""
 
 
 # ---- what is known of a run
@@ -147,23 +149,27 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(BLOCKS[round((mean - low) / (high - low) * (len(BLOCKS) - 1))] for mean in means)
 
 
-def view(run: RunDir, look: Look, width: int, readings: int = len(READINGS)) -> RenderableType:
+def view(run: RunDir, look: Look, width: int, *, readings: int = len(READINGS), by_age: bool = True) -> RenderableType:
     """What there is to see, for a terminal of that width.
 
     Args:
         readings: how many are shown, the most important first.
+        by_age: show the last step by the staleness of its tokens.
     """
-    return Group(*_parts(run, look, width, readings))
+    return Group(*_parts(run, look, width, readings, by_age))
 
 
 def fitted(console: Console, run: RunDir, look: Look) -> RenderableType:
-    """The view with as many readings as fit into the height of a terminal."""
-    whole = view(run, look, console.width)
-    over = len(console.render_lines(whole)) - console.height
-    return whole if over <= 0 else view(run, look, console.width, max(1, len(READINGS) - over))
+    """The view with as much as fits into the height of a terminal."""
+    for by_age in (True, False):
+        whole = view(run, look, console.width, by_age=by_age)
+        over = len(console.render_lines(whole)) - console.height
+        if over <= 0:
+            return whole
+    return view(run, look, console.width, readings=max(1, len(READINGS) - over), by_age=False)
 
 
-def _parts(run: RunDir, look: Look, width: int, readings: int) -> Iterator[RenderableType]:
+def _parts(run: RunDir, look: Look, width: int, readings: int, by_age: bool) -> Iterator[RenderableType]:
     config = look.config
     yield Text(str(run.root), style="bold")
     yield Text(_standing(look))
@@ -185,6 +191,9 @@ def _parts(run: RunDir, look: Look, width: int, readings: int) -> Iterator[Rende
             yield Text(f"! {concern}", style="bold yellow")
         yield ""
         yield _curves(look.steps, width, readings)
+        if by_age:
+            yield ""
+            yield _by_age(look.steps[-1])
     if look.evals:
         yield ""
         yield _evaluations(look.evals)
@@ -217,10 +226,22 @@ def _curves(steps: Sequence[Record], width: int, readings: int) -> Table:
     table.add_column("most", justify="right")
     table.add_column(f"steps {steps[0]['step']} to {steps[-1]['step']}", no_wrap=True)
     for reading in READINGS[:readings]:
-        values = [reading.value(record) for record in steps]
+        values = reading.measured(steps)
+        if not values:
+            continue
         recent = values[-RECENT:]
         numbers = (values[-1], sum(recent) / len(recent), min(values), max(values))
         table.add_row(reading.label, *map(reading.form.format, numbers), sparkline(values, max(10, width - 48)))
+    return table
+
+
+def _by_age(record: Record) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("now, stale")
+    for age in record["by_age"]:
+        table.add_column(age, justify="right")
+    for label, name, form in AGE_ROWS:
+        table.add_row(label, *(form.format(of_age[name]) for of_age in record["by_age"].values()))
     return table
 
 

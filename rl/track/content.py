@@ -6,7 +6,7 @@ from itertools import islice
 
 from rewards.verdict import Mark
 from rl.buffer.history import Entry
-from rl.core.metrics import EVAL, PUBLISH, STEP, SUMMARY
+from rl.core.metrics import AGE, EVAL, PUBLISH, STEP, SUMMARY
 from rl.evaluate.result import EvalResult
 from rl.observe.readings import Record
 
@@ -28,15 +28,18 @@ class Table:
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """The numbers of one record; of an evaluation each estimate with its interval.
+    """The numbers of one record, those of a step by age too; of an evaluation each estimate with its interval.
 
-    Example: ``{"train/reward": 0.61, …}``, ``{"eval/heldout/pass@1": 0.73, "eval/heldout/pass@1/low": 0.69, …}``
+    Example: ``{"train/reward": 0.61, "age/3/ess": 0.98, …}``; ``{"eval/heldout/pass@1": 0.73,
+    "eval/heldout/pass@1/low": 0.69, …}``
     """
     if record["kind"] == "eval":
         return _estimates(record)
     sections = _SECTIONS.get(record["kind"], {})
     numbers = {name: value for name, value in record.items() if name != AXIS and isinstance(value, int | float)}
-    return {f"{sections.get(name, record['kind'])}/{name}": value for name, value in numbers.items()}
+    ages = record.get("by_age", {}).items()
+    by_age = {f"age/{age}/{name}": value for age, of_age in ages for name, value in of_age.items()}
+    return {f"{sections.get(name, record['kind'])}/{name}": value for name, value in numbers.items()} | by_age
 
 
 def _estimates(record: Record) -> dict[str, float]:
@@ -55,7 +58,8 @@ METRICS = {f"{m.section}/{m.name}": m for m in (*STEP, *PUBLISH) if m.name != AX
 
 def glossary() -> Table:
     """What each metric means."""
-    named = METRICS | {f"eval/<set>/{m.name}": m for m in (*EVAL, *SUMMARY) if m.name != AXIS}
+    evals = {f"eval/<set>/{m.name}": m for m in (*EVAL, *SUMMARY) if m.name != AXIS}
+    named = METRICS | {f"age/<staleness>/{m.name}": m for m in AGE} | evals
     rows: list[list[Cell]] = [[name, m.unit, m.good, m.text] for name, m in named.items()]
     return Table(columns=["metric", "unit", "good", "meaning"], rows=rows)
 

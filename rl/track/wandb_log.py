@@ -25,7 +25,7 @@ from wandb.errors import AuthenticationError
 from wandb.sdk.lib import wbauth
 
 from rl.buffer.history import History
-from rl.buffer.ledger import State
+from rl.buffer.tables import State
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
 from rl.core.processes import Child
@@ -161,7 +161,7 @@ def _begin(run: RunDir, config: TrainConfig, before: Sequence[Path]) -> wandb.Ru
         path.write_text(text)
         log.save(path, base_path=path.parent, policy="now")
     log.define_metric(AXIS, hidden=True)
-    for section in ("progress", "train", "sampler", "time", "publish", "eval"):
+    for section in ("progress", "train", "sampler", "age", "time", "publish", "eval"):
         log.define_metric(f"{section}/*", step_metric=AXIS)
     return log
 

@@ -18,6 +18,8 @@ class Adapter:
     version: int
     id: int
     """Positive, and never given to another adapter while the server lives."""
+    sha256: str
+    """Of the bytes that came in."""
     path: Path
     """Folder with adapter_config.json and adapter_model.safetensors; it stays while the adapter is in use."""
 

@@ -1,17 +1,19 @@
-"""The ledger: every group ends in exactly one state, capacity bounds staleness, order is that of issue."""
+"""The ledger: every group ends in exactly one state, only what was proved is stored, order is that of issue."""
 
-import random
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rl.buffer import codec
-from rl.buffer.ledger import Buffer, State
+from rl.buffer.ledger import Buffer
+from rl.buffer.tables import State
+from rl.core.errors import LedgerError, PublishError
 from rl.core.types import Group
+from tests.conftest import SHA256
 
 MakeGroup = Callable[..., Group]
 
@@ -19,6 +21,8 @@ MakeGroup = Callable[..., Group]
 @pytest.fixture
 def buffer(tmp_path: Path) -> Iterator[Buffer]:
     buffer = Buffer(f"sqlite:///{tmp_path}/buffer.db", capacity=8, group_size=2)
+    for version in range(4):
+        buffer.proved("p", version, SHA256)
     yield buffer
     buffer.close()
 
@@ -29,8 +33,17 @@ def test_codec_returns_the_same_group(make_group: MakeGroup) -> None:
 
 
 def test_codec_refuses_what_is_no_group() -> None:
-    with pytest.raises(msgspec.DecodeError):
-        codec.decode(msgspec.msgpack.encode({"id": "three"}))
+    body = msgspec.msgpack.encode({"id": "three"})
+    with pytest.raises(LedgerError, match="no group"):
+        codec.decode(zlib.crc32(body).to_bytes(codec.CHECKSUM) + body)
+
+
+@pytest.mark.parametrize("place", [0, 3, 4, 200])
+def test_codec_notices_a_flipped_bit(make_group: MakeGroup, place: int) -> None:
+    payload = bytearray(codec.encode(make_group(3)))
+    payload[place] ^= 0x10
+    with pytest.raises(LedgerError, match="checksum"):
+        codec.decode(bytes(payload))
 
 
 def test_capacity_counts_issued_stored_and_leased(buffer: Buffer, make_group: MakeGroup) -> None:
@@ -98,30 +111,86 @@ def test_trained_counts_a_group_once(buffer: Buffer, make_group: MakeGroup) -> N
     assert buffer.counts()[State.TRAINED] == 2
 
 
+def train(buffer: Buffer, step: int, batch: int = 1) -> list[int]:
+    """Leases and trains one step; returns the ids of its groups."""
+    ids = [group.id for group in buffer.lease(batch, policy_version=step - 1, max_staleness=9)]
+    buffer.trained(ids)
+    return ids
+
+
 def test_rewind_returns_what_was_trained_after_the_commit(buffer: Buffer, make_group: MakeGroup) -> None:
     buffer.issue()
     for i in (1, 2, 3):
         buffer.put(make_group(i))
-    for step, i in enumerate((1, 2), start=1):
-        buffer.lease(1, policy_version=step - 1, max_staleness=9)
-        buffer.trained([i])
-        if step == 1:
-            buffer.commit(1, "step-000001")
+    assert train(buffer, 1) == [1]
+    buffer.commit(1, "step-000001")
+    assert train(buffer, 2) == [2]
     buffer.lease(1, policy_version=2, max_staleness=9)
-    assert buffer.rewind() == 1
+    assert buffer.replaying_until() == 0
+    buffer.rewind(1)
     assert buffer.newest_commit() == (1, "step-000001")
     assert buffer.counts()[State.READY] == 2
-    assert [g.id for g in buffer.lease(1, policy_version=1, max_staleness=9)] == [2]
+    assert buffer.replaying_until() == 3
+    assert train(buffer, 2) == [2]
     assert buffer.unfinished() == [4]
+    assert train(buffer, 3) == [3]
+    assert buffer.replaying_until() == 0
 
 
-def test_rewind_without_a_commit_starts_over(buffer: Buffer, make_group: MakeGroup) -> None:
+def test_a_rewind_forgets_the_commits_after_it(buffer: Buffer, make_group: MakeGroup) -> None:
     buffer.issue()
-    buffer.put(make_group(1))
-    buffer.lease(1, policy_version=0, max_staleness=0)
-    assert buffer.rewind() == 0
+    for step in (1, 2, 3):
+        buffer.put(make_group(step))
+        train(buffer, step)
+        buffer.commit(step, f"step-{step}")
+    buffer.rewind(1)
+    assert buffer.commits() == [1]
+    buffer.rewind(0)
     assert buffer.newest_commit() is None
-    assert buffer.counts()[State.READY] == 1
+    assert buffer.counts()[State.READY] == 3
+
+
+def test_a_batch_is_trained_again_as_recorded(buffer: Buffer, make_group: MakeGroup) -> None:
+    """Whatever else became ready, and however many are asked for."""
+    buffer.issue()
+    buffer.put(make_group(1, "rr"))
+    buffer.put(make_group(2))
+    buffer.put(make_group(3, version=1))
+    assert buffer.lease(2, policy_version=1, max_staleness=0) == [], "group 2 expires, and 3 is alone"
+    buffer.put(make_group(4, version=1))
+    assert train(buffer, 2, batch=2) == [3, 4]
+    issued = buffer.issue()
+    for i in issued:
+        buffer.put(make_group(i, "rw" if i % 2 else "rr", version=2))
+    buffer.rewind(1)
+    assert [g.id for g in buffer.lease(1, policy_version=1, max_staleness=0)] == [3, 4]
+    assert buffer.counts()[State.EXPIRED] == 1, "nothing expires in a turn that was had before"
+
+
+def test_what_was_not_proved_is_not_stored(buffer: Buffer, make_group: MakeGroup) -> None:
+    buffer.issue()
+    other = "cd" * 32
+    with pytest.raises(PublishError, match=r"version 4 of p .* nothing was proved"):
+        buffer.put(make_group(1, version=4))
+    with pytest.raises(PublishError, match=f"with {other[:12]}, but proved was {SHA256[:12]}"):
+        buffer.put(replace(make_group(1), adapter_sha256=other))
+    with pytest.raises(PublishError, match="version 0 of q"):
+        buffer.put(replace(make_group(1), policy="q"))
+    with pytest.raises(PublishError, match="no adapter"):
+        buffer.put(replace(make_group(1), adapter_sha256=None))
+    assert buffer.unfinished() == [1, 2, 3, 4]
+    mixed = replace(make_group(1), samples=[make_group(1).samples[0], make_group(1, version=4).samples[1]])
+    with pytest.raises(PublishError, match="version 4"):
+        buffer.put(mixed)
+    assert buffer.put(make_group(1)) == State.READY
+
+
+def test_a_version_is_proved_once(buffer: Buffer) -> None:
+    buffer.proved("p", 3, SHA256)
+    with pytest.raises(PublishError, match="version 3 of p"):
+        buffer.proved("p", 3, "cd" * 32)
+    assert buffer.proved_version("p") == 3
+    assert buffer.proved_version("q") is None
 
 
 def test_stop_is_asked_and_taken_back(buffer: Buffer) -> None:
@@ -157,46 +226,3 @@ def test_a_commit_that_is_forgotten_is_gone(buffer: Buffer) -> None:
     buffer.forget_commit(10)
     assert buffer.commits() == [0, 20]
     assert buffer.newest_commit() == (20, "step-20")
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    batch=st.integers(1, 4),
-    slots=st.integers(1, 12),
-    seed=st.integers(0, 10**6),
-    share_dull=st.floats(0, 0.7),
-)
-def test_staleness_is_bounded_by_capacity(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_group: MakeGroup,
-    batch: int,
-    slots: int,
-    seed: int,
-    share_dull: float,
-) -> None:
-    """Random schedules of sampling, verifying and training: no sample is ever staler than ⌈capacity / batch⌉ − 1."""
-    slots = max(slots, batch)
-    bound = -(-slots // batch) - 1
-    buffer = Buffer(f"sqlite:///{tmp_path_factory.mktemp('ledger')}/b.db", capacity=2 * slots, group_size=2)
-    rng = random.Random(seed)
-    version, in_flight, seen = 0, {}, 0
-    for _ in range(150):
-        action = rng.random()
-        if action < 0.3:
-            in_flight |= dict.fromkeys(buffer.issue(), None)
-        elif action < 0.7 and in_flight:
-            i = rng.choice(list(in_flight))
-            if in_flight[i] is None:  # the request reaches the server now: this version samples it
-                in_flight[i] = version
-            else:
-                marks = "rr" if rng.random() < share_dull else "rw"
-                buffer.put(make_group(i, marks, version=in_flight.pop(i)))
-        elif leased := buffer.lease(batch, policy_version=version, max_staleness=10**6):
-            assert max(version - g.oldest_version for g in leased) <= bound
-            version += 1
-            buffer.trained([g.id for g in leased])
-            seen += 1
-    counts = buffer.counts()
-    assert counts[State.TRAINED] == seen * batch
-    assert counts[State.EXPIRED] == 0
-    buffer.close()

@@ -2,36 +2,28 @@
 
 import asyncio
 import hashlib
-import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
-from rl.buffer.ledger import OCCUPYING, Buffer, State
+from rl.buffer.ledger import Buffer
+from rl.buffer.tables import OCCUPYING, State
+from rl.collect import collector
 from rl.collect.client import ServerClient
-from rl.collect.collector import collect
+from rl.collect.collector import ATTEMPTS, collect
+from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
-from rl.core.errors import ServerError
-from rl.launch.server import listen, url_of
+from rl.core.errors import PublishError, ServerError, TallyError
+from rl.core.types import Group
 from rl.problems.prompt import Prompter
 from rl.problems.starter import STARTER_MODEL
-from rollout_server.engines.scripted import FACTS
-from rollout_server.schema import CONFIG_KEY, GenerateRequest, Sampling
+from rollout_server.schema import GenerateRequest, GenerateResponse
+from tests.collect.scripted import adapter, scripted_servers
+from tests.conftest import SHA256
 
 CONFIG = TrainConfig(buffer=64, batch=32)
-
-
-def adapter() -> bytes:
-    tensors = {}
-    for module, (outputs, inputs) in FACTS.linear_shapes.items():
-        tensors[f"base_model.model.{module}.lora_A.weight"] = np.ones((2, inputs), np.float32)
-        tensors[f"base_model.model.{module}.lora_B.weight"] = np.ones((outputs, 2), np.float32)
-    targets = sorted({module.rpartition(".")[2] for module in FACTS.linear_shapes})
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": targets}
-    return save(tensors, metadata={CONFIG_KEY: json.dumps(config)})
 
 
 @pytest.fixture
@@ -41,81 +33,178 @@ def buffer(tmp_path: Path) -> Iterator[Buffer]:
     buffer.close()
 
 
-def with_server(url: str, use: Callable[[ServerClient], Awaitable[None]]) -> None:
+def with_servers(url: str, use: Callable[[Servers], Awaitable[None]], **options: float) -> None:
     async def run() -> None:
-        async with ServerClient(url) as client:
-            await client.wait_ready(60)
-            await use(client)
+        async with asyncio.timeout(120), Servers([url], **options) as servers:
+            await servers.clients[0].wait_ready()
+            await use(servers)
 
     asyncio.run(run())
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.02)
+async def serve(client: ServerClient) -> str:
+    """Has the server accept version 3 of the policy; the hash of its adapter."""
+    receipt = await client.put_adapter("p", 3, adapter())
+    await client.accept("p", 3)
+    return receipt.sha256
+
+
+async def collecting(buffer: Buffer, servers: Servers, done: Callable[[], bool]) -> None:
+    """Collects until something is so."""
+    prompter = Prompter(str(STARTER_MODEL), CONFIG)
+    task = asyncio.create_task(collect(CONFIG, buffer, servers, prompter, policy="p"))
+    while not done() and not task.done():
+        await asyncio.sleep(0.02)
+    if task.done():
+        await task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def test_it_samples_what_was_left_unfinished_and_then_every_free_slot(url: str, buffer: Buffer) -> None:
     left = buffer.issue()  # by a collector that died before it put them
     assert left == list(range(1, 9))
-    prompter = Prompter(str(STARTER_MODEL), CONFIG)
 
-    async def use(client: ServerClient) -> None:
-        await client.put_adapter("p", 3, adapter())
-        await client.accept("p", 3)
-        task = asyncio.create_task(collect(CONFIG, buffer, client, prompter, policy="p"))
+    async def use(servers: Servers) -> None:
+        buffer.proved("p", 3, await serve(servers.clients[0]))
         # what the script says is no answer, so every group is without signal and frees its slot for another
-        await until(lambda: buffer.counts()[State.NO_SIGNAL] >= 40)
+        await collecting(buffer, servers, lambda: buffer.counts()[State.NO_SIGNAL] >= 40)
         counts = buffer.counts()
         assert sum(counts[state] for state in OCCUPYING) <= CONFIG.buffer // CONFIG.group_size
         assert set(left).isdisjoint(buffer.unfinished())
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
-    with_server(url, use)
+    with_servers(url, use)
     (group,) = buffer.load([1])
+    assert group.adapter_sha256 == hashlib.sha256(adapter()).hexdigest()
     assert len(group.samples) == CONFIG.group_size
     assert {s.rollout.policy_version for s in group.samples} == {3}
     assert all(len(s.rollout.token_ids) == len(s.rollout.sampler_logprobs) for s in group.samples)
     assert {s.verdict.reason for s in group.samples} <= {"no answer found", "truncated before an answer"}
 
 
-def test_a_policy_that_is_not_accepted_is_refused_and_says_so(url: str, buffer: Buffer) -> None:
-    async def use(client: ServerClient) -> None:
-        await client.put_adapter("p", 0, adapter())
+def test_a_policy_that_is_never_accepted_ends_the_collector_with_the_reason(url: str, buffer: Buffer) -> None:
+    async def use(servers: Servers) -> None:
+        await servers.clients[0].put_adapter("p", 0, adapter())
         with pytest.raises(ExceptionGroup) as group:
-            await collect(CONFIG, buffer, client, Prompter(str(STARTER_MODEL), CONFIG), policy="p")
+            await collecting(buffer, servers, lambda: False)
         assert group.group_contains(ServerError, match="no accepted version")
 
-    with_server(url, use)
+    with_servers(url, use, away_limit_s=0)
     assert len(buffer.unfinished()) == CONFIG.buffer // CONFIG.group_size
 
 
-def test_the_client_says_what_the_server_refused_and_how_to_mend_it(url: str) -> None:
-    sampling = Sampling(max_tokens=4)
+def test_samples_of_what_was_not_proved_are_sampled_again_and_then_end_the_collector(url: str, buffer: Buffer) -> None:
+    class Counting(ServerClient):
+        asked = 0
 
-    async def use(client: ServerClient) -> None:
-        with pytest.raises(ServerError, match="hash") as error:
-            await client._call(
-                "PUT", "/v1/policies/p/0", adapter(), {"X-Adapter-SHA256": hashlib.sha256(b"").hexdigest()}
-            )
-        assert error.value.fix
-        with pytest.raises(ServerError, match="404"):
-            await client.generate(GenerateRequest(policy="unknown", prompts=[[1]], sampling=sampling))
-        answer = await client.generate(GenerateRequest(prompts=[[1], [2]], n=3, sampling=sampling))
-        assert [len(siblings) for siblings in answer.completions] == [3, 3]
-
-    with_server(url, use)
-
-
-def test_a_server_that_is_not_there_is_an_error_at_once() -> None:
-    with listen(0) as listener:
-        nobody = url_of(listener)
+        async def generate(self, request: GenerateRequest) -> GenerateResponse:
+            Counting.asked += 1
+            return await super().generate(request)
 
     async def run() -> None:
-        async with ServerClient(nobody) as client:
-            with pytest.raises(ServerError, match="no answer from the rollout server"):
-                await client.health()
+        async with Servers([url], Counting) as servers:
+            await servers.wait_ready()
+            await serve(servers.clients[0])
+            buffer.proved("p", 3, "ab" * 32)
+            with pytest.raises(ExceptionGroup) as group:
+                await collecting(buffer, servers, lambda: False)
+            assert group.group_contains(PublishError)
 
     asyncio.run(run())
+    assert Counting.asked >= ATTEMPTS
+    assert buffer.counts()[State.ISSUED] == CONFIG.buffer // CONFIG.group_size
+
+
+class Watched(Buffer):
+    """A ledger that a learner writes into while the collector looks."""
+
+    def __init__(self, url: str, *, refusals: int = 0, prove: Sequence[int] = (), sha256: str = "") -> None:
+        super().__init__(url, capacity=CONFIG.buffer, group_size=CONFIG.group_size)
+        self.refusals, self.to_prove, self.sha256 = refusals, list(prove), sha256
+        self.began_at: int | None = None
+
+    def put(self, group: Group) -> State:
+        if self.refusals:
+            self.refusals -= 1
+            raise PublishError("its proof is not entered")
+        return super().put(group)
+
+    def proved_version(self, policy: str) -> int | None:
+        if self.to_prove:
+            self.proved(policy, self.to_prove.pop(0), self.sha256)
+        return super().proved_version(policy)
+
+    def issue(self) -> list[int]:
+        if self.began_at is None:
+            self.began_at = super().proved_version("p")
+        return super().issue()
+
+
+def test_a_group_that_is_refused_once_is_sampled_again(url: str, buffer: Buffer, tmp_path: Path) -> None:
+    async def use(servers: Servers) -> None:
+        buffer.proved("p", 3, await serve(servers.clients[0]))
+        with closing(Watched(f"sqlite:///{tmp_path}/buffer.db", refusals=ATTEMPTS - 1)) as watched:
+            await collecting(watched, servers, lambda: buffer.counts()[State.NO_SIGNAL] >= 16)
+            assert watched.refusals == 0
+        assert set(range(1, 9)).isdisjoint(buffer.unfinished())
+
+    with_servers(url, use)
+
+
+def test_nothing_is_sampled_before_what_was_trained_is_trained_again(
+    url: str, buffer: Buffer, tmp_path: Path, make_group: Callable[..., Group]
+) -> None:
+    buffer.proved("p", 0, SHA256)
+    for i in buffer.issue():
+        buffer.put(make_group(i))
+    for step in (1, 2):
+        buffer.trained([group.id for group in buffer.lease(4, policy_version=step - 1, max_staleness=1)])
+    buffer.rewind(0)
+    assert buffer.replaying_until() == 2
+
+    async def use(servers: Servers) -> None:
+        sha256 = await serve(servers.clients[0])
+        with closing(Watched(f"sqlite:///{tmp_path}/buffer.db", prove=[1, 2, 3], sha256=sha256)) as watched:
+            await collecting(watched, servers, lambda: watched.began_at is not None)
+            assert watched.began_at == 2
+
+    with_servers(url, use)
+
+
+def test_a_step_that_is_not_trained_again_is_not_waited_for_for_ever(
+    url: str, buffer: Buffer, make_group: Callable[..., Group], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer.proved("p", 0, SHA256)
+    for i in buffer.issue():
+        buffer.put(make_group(i))
+    buffer.trained([group.id for group in buffer.lease(4, policy_version=0, max_staleness=1)])
+    buffer.rewind(0)
+    monkeypatch.setattr(collector, "REPLAY_LIMIT_S", 0.1)
+
+    async def use(servers: Servers) -> None:
+        with pytest.raises(TallyError, match="step 1 was not trained again"):
+            await collecting(buffer, servers, lambda: False)
+
+    with_servers(url, use)
+
+
+def test_groups_in_flight_survive_the_loss_of_the_server(tmp_path: Path, buffer: Buffer) -> None:
+    def stored() -> int:
+        return buffer.counts()[State.NO_SIGNAL]
+
+    with scripted_servers(1, tmp_path) as (server,):
+
+        async def use(servers: Servers) -> None:
+            buffer.proved("p", 3, await serve(servers.clients[0]))
+            task = asyncio.create_task(collecting(buffer, servers, lambda: stored() >= 200))
+            while stored() < 20:
+                await asyncio.sleep(0.01)
+            server.kill()
+            server.start()
+            await servers.wait_ready()
+            await serve(servers.clients[0])
+            await task
+
+        with_servers(server.url, use)
+    lost = set(range(1, 200 - CONFIG.buffer // CONFIG.group_size)) & set(buffer.unfinished())
+    assert not lost

@@ -104,6 +104,11 @@ def test_learning_rate_schedules() -> None:
         ("raise UsageError('no such thing', fix='name another')", 2, "error: no such thing\n  fix: name another\n"),
         ("raise TallyError('it died')", 3, "error: it died\n"),
         ("raise ExceptionGroup('tasks', [ExceptionGroup('more', [TallyError('it died')])])", 3, "error: it died\n"),
+        (
+            "open('/dev/full', 'w').write('a record' * 9999)",
+            3,
+            "error: No space left on device\n  fix: make room on the disk, or mend it, and go on\n",
+        ),
         ("return 7", 7, ""),
     ],
 )

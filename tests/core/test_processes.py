@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,17 +18,6 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("started", flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < end, "waited 30 s"
-            time.sleep(0.02)
-
-    return wait
 
 
 def session_is_empty(session: int) -> bool:
@@ -71,6 +59,32 @@ time.sleep(600)
     until(lambda: session_is_empty(child))
 
 
+def test_a_process_whose_parent_has_gone_before_it_could_say_so_ends() -> None:
+    stranger = f"""
+import os
+from rl.core.processes import die_with_parent
+die_with_parent(os.getppid())
+print("with its parent", flush=True)
+die_with_parent({os.getpid()} + 1)
+print("without", flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", stranger], capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.returncode) == ("with its parent\n", -signal.SIGKILL)
+
+
+def test_one_child_is_ended_with_what_it_started_and_forgotten(tmp_path: Path, until: Callable[..., None]) -> None:
+    with Children() as children:
+        child = children.add(Child("stubborn", [sys.executable, "-c", STUBBORN], tmp_path / "log", {}))
+        other = children.add(Child("other", ["sleep", "600"], tmp_path / "other", {}))
+        until(lambda: "started" in child.said())
+        os.kill(child.pid, signal.SIGSTOP)
+        children.end(child)
+        assert child.ending == "was killed by SIGKILL"
+        assert other.exit_code is None
+    until(lambda: session_is_empty(child.pid))
+    assert other.ending == "was killed by SIGTERM"
+
+
 def test_last_words_are_the_error_and_its_fix(tmp_path: Path, until: Callable[..., None]) -> None:
     text = "chatter\\nerror: no such model\\n  fix: name another\\nmore chatter"
     child = Child("c", [sys.executable, "-c", f"print('{text}')"], tmp_path / "log", {})
@@ -82,3 +96,4 @@ def test_last_words_are_the_error_and_its_fix(tmp_path: Path, until: Callable[..
     plain = Child("c", [sys.executable, "-c", "import sys; sys.exit('went away')"], tmp_path / "plain", {})
     until(lambda: plain.exit_code is not None)
     assert plain.last_words() == "went away"
+    assert plain.ending == "ended with exit code 1: went away"

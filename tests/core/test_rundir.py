@@ -25,6 +25,14 @@ def test_a_record_that_was_cut_short_is_left_out_and_never_continued(run: RunDir
     assert [record["step"] for record in run.records()] == [1, 2]
 
 
+def test_a_record_that_another_process_died_at_is_not_continued_either(run: RunDir) -> None:
+    run.log(**step_record(1))
+    with run.metrics_file.open("a") as file:
+        file.write('{"time": "2026-')
+    run.log(**step_record(2))
+    assert [record["step"] for record in run.records()] == [1, 2]
+
+
 def test_of_records_that_were_made_again_the_last_counts(run: RunDir) -> None:
     for step, reward in ((1, 0.1), (2, 0.2), (2, 0.3)):
         run.log(**step_record(step, reward=reward))

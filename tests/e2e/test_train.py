@@ -8,16 +8,20 @@ import socket
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rl.buffer.ledger import Buffer, State
+from rl.buffer.ledger import Buffer
+from rl.buffer.tables import State
 from rl.core.config import TrainConfig
 from rl.core.metrics import EVAL, PUBLISH, STEP
+from rl.core.processes import Children
 from rl.core.rundir import RunDir
 from rl.evaluate.result import EvalResult, load_sets
+from rl.launch.server import listen, start_server, url_of
 from rl.learner.checkpoint import sha256_of
 from rl.problems.sources import load_problems
 from rl.problems.starter import STARTER_MODEL
@@ -186,18 +190,43 @@ def test_a_run_ends_early_evaluated_on_every_set_and_is_made_longer(train: Start
     assert record["coverage"] == len(seen) / n, "counted over both launches"
 
 
-@pytest.mark.parametrize("victim", ["rollout_server", "rl.collect", "rl.learner", "rl.evaluate"])
-def test_a_process_that_is_killed_ends_the_run_with_the_reason(train: Start, tmp_path: Path, victim: str) -> None:
+def restarts(run: RunDir) -> list[dict[str, Any]]:
+    return [record for record in run.records() if record["kind"] == "restart"]
+
+
+def test_workers_that_are_killed_are_replaced_and_the_run_goes_on(train: Start, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "killed")
-    started = train("--run-dir", str(run.root), "--steps", "500", *SMALL)
-    started.wait_for(lambda: len(steps_of(run)) >= 1, "the first step")
-    started.child(victim).kill()
-    code, _, err = started.finish()
-    assert code == 3
-    name = {"rollout_server": "server", "rl.collect": "collector", "rl.learner": "learner", "rl.evaluate": "evaluator"}
-    assert f"the {name[victim]} ended" in err
-    assert f"--resume {run.root}" in err
-    assert "Traceback" not in err
+    started = train("--run-dir", str(run.root), "--steps", "500", "--save-every", "2", *SMALL)
+    started.wait_for(lambda: len(steps_of(run)) >= 3, "three steps")
+    names = {"rl.collect": "collector", "rl.evaluate": "evaluator", "rl.learner": "learner", "rollout_server": "server"}
+    for count, (module, name) in enumerate(names.items(), start=1):
+        started.child(module).kill()
+        started.wait_for(lambda n=count: len(restarts(run)) == n, f"a restart of the {name}")
+        steps = run.metrics_file.read_text().count('"kind": "step"')
+        started.wait_for(lambda n=steps: run.metrics_file.read_text().count('"kind": "step"') >= n + 2, "two steps")
+    started.process.send_signal(signal.SIGINT)
+    code, out, err = started.finish()
+    assert (code, err) == (130, "")
+    assert [record["worker"] for record in restarts(run)] == list(names.values())
+    for record in restarts(run):
+        line = f"the {record['worker']} {record['why']}; it is started again (1 of 8)"
+        assert line in out.splitlines()
+        assert "was killed by SIGKILL" in line
+    assert books(run)[State.TRAINED] == 4 * steps_of(run)[-1], "each step counts once"
+
+
+def test_servers_of_somebody_else_are_used_and_left_alone(train: Start, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "elsewhere")
+    with Children() as children, listen(0) as listener:
+        server = children.add(start_server(TrainConfig(), listener, tmp_path / "server.log", {}))
+        url = url_of(listener)
+        code, _, err = train("--run-dir", str(run.root), "--steps", "2", "--server-url", url, *SMALL).finish()
+        assert (code, err) == (0, "")
+        code, _, err = train("--resume", str(run.root), "--steps", "3", "--server-url", url).finish()
+        assert (code, err) == (0, "")
+        assert steps_of(run) == [1, 2, 3]
+        assert server.exit_code is None
+    assert not list(run.logs.glob("server*"))
 
 
 def test_nothing_outlives_a_parent_that_is_killed(train: Start, tmp_path: Path) -> None:
@@ -233,6 +262,9 @@ def test_a_server_that_dies_at_start_is_told_in_seconds(train: Start, tmp_path: 
         (["--resume", "nowhere"], "nowhere is not a run"),
         (["--resume", "nowhere", "--dry-run"], "--dry-run shows what a new run would do"),
         (["--run-dir", "/usr", "--overwrite"], "/usr is not a run"),
+        (["--server-url", "http://127.0.0.1:1"], "--server-url http://127.0.0.1:1: "),
+        (["--server-url", "127.0.0.1:1"], "--server-url 127.0.0.1:1: "),
+        (["--server-url", "http://127.0.0.1:1", "--servers", "2"], "give one of them"),
         (["--port", "70000"], "cannot listen on 127.0.0.1:70000"),
         (["--batch", "30"], "batch 30 is not a multiple"),
         (["--bufer", "256"], "did you mean --buffer"),

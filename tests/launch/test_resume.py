@@ -6,12 +6,13 @@ import pytest
 
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
-from rl.train import _created, _parser, _resumed
+from rl.launch.begin import created, resolve, resumed
+from rl.train import _parser
 from tests.observe.recorded import new_run
 
 
 def resume(run: RunDir, *flags: str) -> None:
-    with _resumed(_parser().parse_args(["--resume", str(run.root), *flags])):
+    with resumed(_parser().parse_args(["--resume", str(run.root), *flags])):
         pass
 
 
@@ -43,7 +44,7 @@ def test_a_run_does_not_go_on_with_other_problems(tmp_path: Path, monkeypatch: p
     rows = [f'{{"problem": "{i}+1", "answer": "{i + 1}"}}\n' for i in range(99)]
     file.write_text("".join(rows))
     started = _parser().parse_args(["--problems", str(file), "--run-dir", str(tmp_path / "run")])
-    with _created(started) as (run, _):
+    with created(resolve(started), started.run_dir) as (run, _):
         pass
     resume(run)
     file.write_text("".join([*rows[:-1], rows[-1].replace('"99"', '"100"')]))
@@ -55,6 +56,9 @@ def test_a_reward_that_can_only_raise_starts_nothing(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "boom.py").write_text("def reward(completion, gold):\n    raise KeyError('no such key')\n")
     started = _parser().parse_args(["--reward", "boom:reward", "--run-dir", str(tmp_path / "run")])
-    with pytest.raises(UsageError, match="verifier raised KeyError: 'no such key'"), _created(started):
+    with (
+        pytest.raises(UsageError, match="verifier raised KeyError: 'no such key'"),
+        created(resolve(started), started.run_dir),
+    ):
         pass
     assert not (tmp_path / "run").exists()

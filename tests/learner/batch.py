@@ -26,6 +26,7 @@ def _group(id: int, size: int, rng: random.Random) -> Group:
         problem=Problem(id=str(id), text="1+1", gold="2"),
         prompt_ids=[rng.randint(3, 20) for _ in range(rng.randint(2, 9))],
         policy=None,
+        adapter_sha256=None,
         samples=[_sample(mark, rng) for mark in marks],
     )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rl.core.kinds import ImportanceMode, LossKind
-from rl.learner.loss import Loss, importance_weights, policy_loss, token_weights
+from rl.learner.loss import Loss, LossSums, importance_weights, policy_loss, token_weights
 
 KINDS = list(LossKind)
 CLIPPED_PER_TOKEN = [LossKind.GRPO, LossKind.DR_GRPO, LossKind.DAPO]
@@ -31,7 +31,7 @@ def worked_loss(kind: LossKind, policy: Tensor, **kwargs: object) -> Loss:
     return policy_loss(
         policy,
         **{
-            "old_logprobs_BT": OLD,
+            "sampler_logprobs_BT": OLD,
             "mask_BT": MASK,
             "advantages_B": ADVANTAGES,
             "weights_B": token_weights(LENGTHS.double(), kind, max_tokens=4),
@@ -41,6 +41,10 @@ def worked_loss(kind: LossKind, policy: Tensor, **kwargs: object) -> Loss:
             **kwargs,
         },
     )
+
+
+def total(sums: LossSums) -> LossSums:
+    return LossSums(*(sums_B.sum() for sums_B in sums))
 
 
 # Per token −min(r·A, clip(r)·A). Good: −1.2 (clipped from 1.5), −1. Bad: +1.6 (clipped from 0.5), +2, +2.2.
@@ -114,7 +118,8 @@ def test_the_clip_never_protects_a_step_in_the_wrong_direction(kind: LossKind) -
     loss = worked_loss(kind, policy)
     loss.total.backward()
     assert (policy.grad != 0).equal(MASK)
-    assert (loss.sums.clipped_low, loss.sums.clipped_high) == (0, 0)
+    assert not loss.sums.clipped_low.any()
+    assert not loss.sums.clipped_high.any()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_kl_by_hand() -> None:
     )
     loss.total.backward()
     assert loss.total.item() == pytest.approx(0.1 * (1 - math.log(2)))
-    assert loss.sums.kl.item() == pytest.approx(5 * (1 - math.log(2)))
+    assert loss.sums.kl.tolist() == pytest.approx([2 * (1 - math.log(2)), 3 * (1 - math.log(2))])
     # The score-function gradient of KL(policy ‖ ref) on a sampled token: log policy − log ref.
     torch.testing.assert_close(policy.grad, -0.1 * math.log(2) / 5 * MASK.double())
 
@@ -175,22 +180,43 @@ def test_beta_zero_only_measures_the_kl() -> None:
     policy = worked_policy()
     loss = worked_loss(LossKind.DAPO, policy, ref_logprobs_BT=OLD)
     assert loss.total.item() == pytest.approx(BY_HAND[LossKind.DAPO])
-    assert loss.sums.kl > 0
+    assert total(loss.sums).kl > 0
 
 
 def test_sums_by_hand() -> None:
     sums = worked_loss(LossKind.GRPO, worked_policy()).sums
-    assert (sums.tokens, sums.clipped_low, sums.clipped_high) == (5, 1, 1)
-    assert sums.ratio.item() == pytest.approx(1.5 + 1.0 + 0.5 + 1.0 + 1.1)
-    assert sums.ess.item() == pytest.approx(5.1**2 / (5 * (2.25 + 1 + 0.25 + 1 + 1.21)))
+    assert sums.tokens.tolist() == [2, 3]
+    assert sums.clipped_low.tolist() == [0, 1]
+    assert sums.clipped_high.tolist() == [1, 0]
+    assert sums.ratio.tolist() == pytest.approx([2.5, 2.6])
+    assert sums.loss.tolist() == pytest.approx([(-1.2 - 1.0) / 2 / 2, (1.6 + 2.0 + 2.2) / 3 / 2])
+    assert sums.ess.tolist() == pytest.approx([2.5**2 / (2 * 3.25), 2.6**2 / (3 * 2.46)])
+    assert total(sums).ess.item() == pytest.approx(5.1**2 / (5 * (2.25 + 1 + 0.25 + 1 + 1.21)))
     assert not any(s.requires_grad for s in sums)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("old", [None, "policy"])
+def test_the_mismatch_is_with_the_sampler_whatever_the_ratio_is_taken_against(kind: LossKind, old: str | None) -> None:
+    policy = worked_policy()
+    loss = worked_loss(kind, policy, old_logprobs_BT=policy.detach() if old else None)
+    by_hand = [[r - 1 - math.log(r) for r in ratios] for ratios in RATIOS]
+    assert loss.sums.mismatch_kl.tolist() == pytest.approx([*map(sum, by_hand)])
+
+
+def test_a_mismatch_of_one_float_is_measured() -> None:
+    sampler = torch.full((2, 3), -0.5)
+    policy = torch.nextafter(sampler, torch.zeros(()))
+    loss = worked_loss(LossKind.GRPO, policy.requires_grad_(), sampler_logprobs_BT=sampler)
+    one = 2.0**-25
+    assert loss.sums.mismatch_kl.tolist() == pytest.approx([2 * one**2 / 2, 3 * one**2 / 2], rel=1e-6, abs=0)
 
 
 def test_ess_sees_the_importance_weights() -> None:
     importance = torch.tensor([[1.0], [0.0]], dtype=torch.float64).expand(2, 3)
     policy = worked_policy()
     sums = worked_loss(LossKind.GRPO, policy, old_logprobs_BT=policy.detach(), importance_BT=importance).sums
-    assert sums.ess.item() == pytest.approx(2 / 5)  # two tokens of five have all the weight
+    assert total(sums).ess.item() == pytest.approx(2 / 5)  # two tokens of five have all the weight
 
 
 def test_an_empty_completion_adds_nothing() -> None:
@@ -199,7 +225,7 @@ def test_an_empty_completion_adds_nothing() -> None:
         mask = MASK & torch.tensor([[True], [False]])
         loss = worked_loss(kind, worked_policy(), mask_BT=mask, weights_B=token_weights(lengths, kind, 4))
         assert loss.total.isfinite()
-        assert loss.sums.tokens == 2
+        assert loss.sums.tokens.tolist() == [2, 0]
 
 
 def test_beta_without_a_reference_is_refused() -> None:
@@ -212,6 +238,7 @@ def test_beta_without_a_reference_is_refused() -> None:
     [
         {"advantages_B": ADVANTAGES[:, None]},
         {"advantages_B": ADVANTAGES[:1]},
+        {"sampler_logprobs_BT": OLD[:, :2]},
         {"old_logprobs_BT": OLD[:, :2]},
         {"weights_B": torch.tensor(0.5)},
     ],

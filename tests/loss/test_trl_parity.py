@@ -174,13 +174,14 @@ def test_loss_and_gradient(
     importance_BT = importance_weights(policy_BT, SAMPLER_BT, MASK_BT, mode, CAP) if mode else None
     loss = policy_loss(
         logprobs(trainer),
-        old_logprobs_BT=old_BT,
+        sampler_logprobs_BT=SAMPLER_BT,
         mask_BT=MASK_BT,
         advantages_B=advantages_B,
         weights_B=token_weights(MASK_BT.sum(1), kind, MAX_TOKENS),
         kind=kind,
         clip_low=defaults.clip_low,
         clip_high=defaults.clip_high,
+        old_logprobs_BT=old_BT,
         importance_BT=importance_BT,
         ref_logprobs_BT=ref_BT if beta else None,
         beta=beta,
@@ -197,8 +198,8 @@ def test_loss_and_gradient(
         masks = mode in (ImportanceMode.TOKEN_MASK, ImportanceMode.SEQUENCE_MASK)
         assert 0 < (importance_BT == (0.0 if masks else CAP))[MASK_BT].sum() < MASK_BT.sum()
     if old == "moved":
-        assert 0 < loss.sums.clipped_high < loss.sums.tokens
-        assert loss.sums.clipped_low > 0 or kind is LossKind.CISPO
+        assert 0 < loss.sums.clipped_high.sum() < loss.sums.tokens.sum()
+        assert loss.sums.clipped_low.any() or kind is LossKind.CISPO
 
 
 @pytest.mark.parametrize("scale", AdvantageScale)

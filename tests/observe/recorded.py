@@ -20,6 +20,10 @@ QUIET_STEP = {
     **{"no_signal": 0.25, "unverified": 0, "errors": 0, "length": 18.24, "truncated": 0.031, "staleness_mean": 3.25},
     **{"staleness_max": 4, "ess": 0.9, "mismatch_kl": 2e-13, "wait_s": 0.1, "train_s": 0.3, "publish_s": 0.1},
     "step_s": 0.5,
+    "by_age": {
+        "3": {"tokens": 75, "mismatch_kl": 2e-5, "ess": 0.94, "clipped": 0.01},
+        "4": {"tokens": 25, "mismatch_kl": 4e-5, "ess": 0.85, "clipped": 0.03},
+    },
 }
 """A step in which nothing looks wrong."""
 
@@ -65,6 +69,7 @@ def fill_ledger(run: RunDir, texts: Sequence[tuple[str, str]], *, problem: str =
     with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
         a_step, pairs = config.batch // config.group_size, iter(texts)
         for step in range(len(texts) // a_step):
+            buffer.proved("p", step, "ab")
             buffer.issue()
             for id, pair in zip(buffer.unfinished(), islice(pairs, a_step), strict=False):
                 buffer.put(_group(id, pair, problem=f"{problem} ({id})", version=step))
@@ -87,4 +92,4 @@ def _group(id: int, texts: Sequence[str], *, problem: str, version: int) -> Grou
         for text, mark in zip(texts, (Mark.RIGHT, Mark.WRONG), strict=True)
     ]
     problem_ = Problem(id=f"id-{id}", text=problem, gold="7")
-    return Group(id=id, problem=problem_, prompt_ids=[3, 4], policy="p", samples=samples)
+    return Group(id=id, problem=problem_, prompt_ids=[3, 4], policy="p", adapter_sha256="ab", samples=samples)

@@ -22,6 +22,11 @@ def test_a_step_line_has_about_ten_numbers() -> None:
     )
 
 
+def test_what_a_replay_cannot_measure_is_left_out() -> None:
+    line = step_line(step_record(7, mismatch_kl=None, publish_s=None), total=200)
+    assert f"{line}  mismatch 2e-13" == step_line(step_record(7), total=200)
+
+
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_a_narrow_terminal_gets_the_first_numbers_of_the_line(width: int) -> None:
     whole, line = (step_line(step_record(7), total=200, width=columns) for columns in (120, width))

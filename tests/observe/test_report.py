@@ -12,6 +12,7 @@ from rl.core.rundir import RunDir
 from rl.core.types import Problem
 from rl.evaluate.result import EvalResult, summary_json
 from rl.observe.report import by_set, draw, evaluations, gains_table, most_improved, summary_lines
+from tests.observe.recorded import new_run, step_record
 from tests.results import eval_result, question_result
 
 PROBLEMS = [Problem(id=str(i), text=f"{i}+1", gold=str(i + 1)) for i in range(20)]
@@ -82,3 +83,12 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no config\.json"):
         evaluations(RunDir(tmp_path))
+
+
+def test_a_replay_has_no_evaluations_and_says_how_to_make_them(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "--replay", "runs/recorded")
+    run.log(**step_record(1))
+    assert summary_lines(run) == ["the learner waited 20% of its time; staleness was 4 steps at the most"]
+    with pytest.raises(UsageError, match=r"has no evaluation$") as told:
+        evaluations(run)
+    assert told.value.fix == f"python -m rl.eval {run.root}"

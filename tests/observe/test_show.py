@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rl.buffer.history import History
-from rl.buffer.ledger import Buffer, State
+from rl.buffer.ledger import Buffer
+from rl.buffer.tables import State
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.observe.show import printable

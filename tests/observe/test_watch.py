@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from rl.core.errors import UsageError
-from rl.core.metrics import EVAL, PUBLISH, STEP, SUMMARY
+from rl.core.metrics import AGE, EVAL, PUBLISH, STEP, SUMMARY
 from rl.core.rundir import RunDir
 from rl.observe.readings import READINGS
 from rl.observe.rules import RULES, concerns
@@ -61,6 +61,10 @@ def test_the_view_fits_and_is_plain_without_a_terminal(look_at: LookAt, run: Run
     reward = next(line for line in out.splitlines() if line.startswith("reward"))
     assert reward.split()[:5] == ["reward", "0.60", "0.33", "0.05", "0.60"]
     assert reward.split()[5] == "▁▂▂▃▄▄▅▅▆▇▇█"
+    by_age = [line.split() for line in out.splitlines()]
+    assert ["now,", "stale", "3", "4"] in by_age
+    assert ["ess", "94%", "85%"] in by_age
+    assert ["mismatch", "2e-05", "4e-05"] in by_age
     held_out = [line.split() for line in out.splitlines() if "[" in line]
     assert held_out[0][:3] == ["heldout", "0", "41.7"]
     assert held_out[1][:2] == ["12", "75.0"]
@@ -90,8 +94,11 @@ def test_a_low_terminal_gets_the_first_readings(run: RunDir) -> None:
             console.print(fitted(console, run, Watched(run).look()))
         return capture.get().splitlines()
 
-    whole, low = drawn(50), drawn(20)
-    assert len(whole) > 20
+    whole, without_ages, low = drawn(50), drawn(25), drawn(20)
+    assert len(whole) > 25
+    assert any(line.startswith("now, stale") for line in whole)
+    assert not any(line.startswith("now, stale") for line in without_ages)
+    assert any(line.startswith("mismatch") for line in without_ages)
     assert len(low) == 20
     assert low[-1].startswith("groups ")
     assert any(line.startswith("reward") for line in low)
@@ -104,6 +111,15 @@ def test_a_copy_looks_the_same_and_stays_as_it_is(look_at: LookAt, run: RunDir, 
     out = look_at(copy, 80)
     assert {path: path.stat().st_mtime_ns for path in copy.root.rglob("*")} == before
     assert out.splitlines()[2:] == look_at(run, 80).splitlines()[2:]  # without the name, and how long ago
+
+
+def test_what_a_replay_cannot_measure_is_left_out(look_at: LookAt, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    for step in (1, 2):
+        run.log(**step_record(step, mismatch_kl=None, publish_s=None))
+    lines = look_at(run, 80).splitlines()
+    assert any(line.startswith("grad ") for line in lines)
+    assert [line.split() for line in lines if line.startswith("mismatch")] == [["mismatch", "2e-05", "4e-05"]]
 
 
 def test_a_run_that_has_just_begun_is_shown(look_at: LookAt, tmp_path: Path) -> None:
@@ -178,6 +194,7 @@ BAD = {
     "signal": {"no_signal": 0.8},
     "cut": {"truncated": 0.5},
     "clip": {"clipped_high": 0.2},
+    "oldest ess": {"by_age": {age: {"tokens": 50, "ess": ess} for age, ess in (("0", 1.0), ("7", 0.4))}},
     "mismatch": {"mismatch_kl": 0.01},
 }
 
@@ -219,7 +236,7 @@ def test_every_metric_is_explained() -> None:
     command = [sys.executable, "-m", "rl.watch", "--explain"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     explained = {line.split()[0] for line in out.splitlines()}
-    assert {metric.name for metric in (*STEP, *PUBLISH, *EVAL, *SUMMARY)} <= explained
+    assert {metric.name for metric in (*STEP, *AGE, *PUBLISH, *EVAL, *SUMMARY)} <= explained
 
 
 @pytest.mark.parametrize(

@@ -291,4 +291,4 @@ def test_policy_that_overflows_ends_the_server(server, client, learner, version,
     assert answer.status_code == 503
     assert "diverged@1" in answer.json()["detail"]
     assert "not finite" in answer.json()["detail"]
-    assert server[0].wait(timeout=30) == 3
+    assert server[0].wait(timeout=30) == 4

@@ -177,7 +177,7 @@ def test_tensorboard_holds_every_step_once(run: RunDir) -> None:
         for event in LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append(event.step)
-    assert found["train/reward"] == list(range(1, 7))
+    assert found["train/reward"] == found["age/3/ess"] == list(range(1, 7))
     assert found["eval/gsm8k@test/pass@1"] == [2, 4, 6]
     assert found["publish/logprob_gap"] == list(range(1, 7))
     assert "config" in found

@@ -1,0 +1,163 @@
+"""How a run begins: in a directory of its own, as a replay of another run, or from where it was."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rl.buffer.replay import Recording
+from rl.core import cli, rundir
+from rl.core.config import REPLAYABLE, RESUMABLE, TrainConfig
+from rl.core.errors import UsageError
+from rl.core.rundir import RunDir
+from rl.problems.golds import check_reward
+from rl.problems.models import pin_model, resolve_model
+from rl.problems.prompt import prompt_text
+from rl.problems.sources import check_problems, fingerprint, load_problems
+
+LIMITS = ("max_minutes", "token_budget", "patience")
+"""What may have ended a run: its replay has the recorded steps."""
+
+
+def resolve(args: Namespace) -> cli.Resolved:
+    """The configuration of a new run, or of a replay: then it is the recorded run's, but for what the user named.
+
+    Raises:
+        UsageError: a value is out of its range, or there is nothing to replay, or not with these settings.
+    """
+    values, sources = cli.given(args)
+    if "replay" not in values:
+        resolved = cli.resolve(args)
+    else:
+        resolved = _replay_of(RunDir(Path(values["replay"])), values, sources)
+    config = pin_model(resolved.config)
+    pinned = {} if config == resolved.config else {"revision": "hub"}
+    return cli.Resolved(config=config, sources=resolved.sources | pinned)
+
+
+def _replay_of(recorded: RunDir, values: dict[str, Any], sources: dict[str, str]) -> cli.Resolved:
+    old = recorded.config()
+    with closing(Recording(recorded)) as recording:
+        steps = recording.steps()
+    own = old.model_dump() | dict.fromkeys(LIMITS) | {"steps": steps}
+    sources = dict.fromkeys(own, f"replay of {recorded.root}") | sources
+    config = cli.validated(own | values, sources)
+    for name in values:
+        if name not in (*REPLAYABLE, "replay") and getattr(config, name) != getattr(old, name):
+            flag = f"--{name.replace('_', '-')}"
+            fix = "leave it out; its groups were sampled and marked by its own"
+            raise UsageError(f"{flag} of {recorded.root} cannot be changed by --replay", fix=fix)
+    _check_recorded(config, steps)
+    return cli.Resolved(config=config, sources=sources)
+
+
+def check(config: TrainConfig) -> list[str]:
+    """Tries prompt, problems and reward, so that bad input is found before anything starts.
+
+    Returns:
+        What is left out of the run, in sentences.
+
+    Raises:
+        UsageError: one of them cannot be used.
+    """
+    if config.replay is not None:  # nothing is asked or marked
+        _check_same_problems(RunDir(Path(config.replay)), config)
+        return []
+    prompt_text(config)
+    left_out = check_problems(config)
+    check_reward(config, _some_gold(config))
+    return left_out
+
+
+@contextmanager
+def created(
+    resolved: cli.Resolved, root: Path | None = None, overwrite: bool = False
+) -> Iterator[tuple[RunDir, TrainConfig]]:
+    """A new run in a directory of its own, once its model and problems are known to be there; a replay with a copy of
+    the recorded groups.
+
+    Args:
+        root: of the run; None for `runs/<time and settings>`.
+        overwrite: moves an existing run aside.
+    """
+    config = resolved.config
+    left_out = check(config)
+    resolve_model(config)
+    run = RunDir(root or Path("runs") / rundir.new_name(config))
+    recorded = RunDir(Path(config.replay)) if config.replay is not None else None
+    if run.exists:
+        if not overwrite:
+            fix = f"go on with it (--resume {run.root}), take another --run-dir, or move it aside with --overwrite"
+            raise UsageError(f"the run directory {run.root} exists", fix=fix)
+        if recorded and run.root.samefile(recorded.root):
+            raise UsageError(f"a replay cannot take the place of {run.root}", fix="take another --run-dir")
+        run.move_aside()
+    run.create(resolved)
+    run.problems_file.write_text(fingerprint(config) + "\n")
+    print("".join(f"{line}\n" for line in left_out), end="", flush=True)
+    with run.locked():
+        if recorded:
+            _record(recorded, run, config)
+        yield run, config
+
+
+def _record(recorded: RunDir, run: RunDir, config: TrainConfig) -> None:
+    """Gives a replay the groups of all recorded steps, so that it may be made longer, too."""
+    with closing(Recording(recorded)) as recording:
+        recording.copy_to(run.buffer_url, recording.steps())
+    if config.schedule != "constant" and config.steps != (before := recorded.config().steps):
+        print(f"the {config.schedule} decay ends at step {config.steps}; that of {recorded.root} ended at {before}")
+
+
+@contextmanager
+def resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
+    """The run to go on with. Its configuration is its own; a run may only be made longer."""
+    run = RunDir(args.resume)
+    config = run.config()
+    given = {"config": args.config, "run_dir": args.run_dir, "overwrite": args.overwrite or None}
+    given |= {name: getattr(args, name) for name in TrainConfig.model_fields if name not in RESUMABLE}
+    if changed := [name for name, value in given.items() if value is not None]:
+        fix = "leave it out, or start a new run with another --run-dir"
+        flag = f"--{changed[0].replace('_', '-')}"
+        raise UsageError(f"{flag} cannot be changed by --resume: a run keeps its own", fix=fix)
+    _check_same_problems(run, config)
+    if config.replay is None:
+        check_reward(config, _some_gold(config))
+    with run.locked():
+        changes = {name: value for name in RESUMABLE if (value := getattr(args, name)) is not None}
+        if changes:
+            config = _changed(run, config, changes)
+        yield run, config
+
+
+def _changed(run: RunDir, config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """Writes the configuration of a run that is made longer, or is followed by others."""
+    sources = run.sources() | dict.fromkeys(changes, "flag")
+    config = cli.validated(config.model_dump() | changes, sources)
+    if config.steps < (done := max(run.checkpoint_steps(), default=0)):
+        fix = "name more, or start a new run"
+        raise UsageError(f"--steps {config.steps}: the run has made {done} steps already", fix=fix)
+    if config.replay is not None:
+        with closing(Recording(run)) as recording:
+            _check_recorded(config, recording.last_step())
+    if config.schedule != "constant" and "steps" in changes:
+        print(f"the {config.schedule} decay now ends at step {config.steps}, unlike that of one long run")
+    run.write_config(cli.Resolved(config=config, sources=sources))
+    return config
+
+
+def _check_recorded(config: TrainConfig, steps: int) -> None:
+    if config.steps > steps:
+        fix = f"--steps {steps} or fewer"
+        raise UsageError(f"--steps {config.steps}: only {steps} steps are recorded to be replayed", fix=fix)
+
+
+def _check_same_problems(run: RunDir, config: TrainConfig) -> None:
+    if run.problems_file.exists() and run.problems_file.read_text().strip() != fingerprint(config):
+        fix = f"put back what {config.problems} held, or start a new run"
+        raise UsageError(f"the problems of {run.root} are not those that it began with", fix=fix)
+
+
+def _some_gold(config: TrainConfig) -> str:
+    return load_problems(config, "train")[0].gold

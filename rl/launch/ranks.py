@@ -1,0 +1,57 @@
+"""The learner's ranks by torchrun's elastic agent: `python -m rl.launch.ranks N RUN --policy NAME …`.
+
+torchrun's own command ends with 1 whatever its ranks ended with. This one says what became of them: it ends with 2 or 3
+where a rank ended so, for a reason, and with 1 after an accident. Ranks do not outlive it.
+"""
+
+import os
+import signal
+import sys
+import uuid
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from rl.core import cli
+from rl.core.processes import REASONS, STOP_S
+
+HOST = "localhost"  # the agent would look its own name up
+
+
+def main(argv: list[str]) -> int:
+    ranks, *arguments = argv
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=int(ranks),
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{HOST}:0",
+        local_addr=HOST,
+        max_restarts=0,  # the ledger has to go back first: the supervisor starts them again
+        shutdown_timeout=int(STOP_S / 2),  # before the supervisor's patience with this process ends
+    )
+    learner = ["-m", "rl.learner", *arguments, "--parent", str(os.getpid())]
+    try:
+        elastic_launch(config, sys.executable)(*learner)
+    except ChildFailedError as error:
+        return _exit_code(error.failures)
+    except SignalException as end:
+        return 128 + end.sigval
+    return 0
+
+
+def _exit_code(failures: dict[int, ProcessFailure]) -> int:
+    """Says which ranks were killed; those that the agent ended, once the first had failed, are no news."""
+    codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    if reasons := [code for code in codes.values() if code in REASONS]:
+        return reasons[0]
+    for rank, code in codes.items():
+        if code < 0 and code != -signal.SIGTERM:
+            print(f"error: rank {rank} was killed by {signal.Signals(-code).name}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,200 @@
+"""A run of the embedded default that faults are injected into, from outside and with real signals."""
+
+import json
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGSTOP, Signals
+from urllib.request import urlopen
+
+import psutil
+
+from rl.core.rundir import RunDir
+from tests.e2e.conftest import Train
+
+FLAGS = [
+    *("--steps", "100000", "--save-every", "4", "--keep", "3", "--learners", "2"),
+    *("--eval-every", "4", "--eval-problems", "8", "--eval-samples", "2", "--wandb", "off"),
+]
+LIMIT_S = 240.0
+"""For what has to happen on a busy machine; how long it took is reported, not asserted."""
+LOOK_S = 0.002
+RANDOM_S = 4.0
+"""A random moment is within so many seconds."""
+
+VICTIMS = ("server", "collector", "verifier", "evaluator", "learner 0", "learner 1", "supervisor")
+MODULES = {"server": "rollout_server", "collector": "rl.collect", "evaluator": "rl.evaluate"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is to be done to which process, and when."""
+
+    victim: str
+    moment: str
+    """`random`, or a state of the run that is waited for: a method of `Service`."""
+    signal: Signals = SIGKILL
+
+    def __str__(self) -> str:
+        return f"{self.signal.name} {self.victim} {self.moment}"
+
+
+KILLS = [
+    *(Fault(victim=victim, moment="random") for victim in VICTIMS),
+    *(Fault(victim=victim, moment="publishing") for victim in ("server", "learner 0", "supervisor")),
+    *(Fault(victim=victim, moment="training") for victim in ("learner 0", "learner 1", "collector")),
+    *(Fault(victim=victim, moment="trained") for victim in ("learner 0", "supervisor")),
+    *(Fault(victim=victim, moment="saving") for victim in ("learner 0", "learner 1", "supervisor")),
+    Fault(victim="evaluator", moment="evaluating"),
+]
+"""One round. Between the optimizer's step and the commit: publishing, trained. Mid-commit: saving."""
+STOPS = [Fault(victim=v, moment="random", signal=SIGSTOP) for v in VICTIMS if v != "supervisor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    fault: Fault
+    step: int
+    """The newest step when it was injected."""
+    back_s: float
+    """From the signal until its replacement ran; what does not end by the signal is first noticed by its silence."""
+    after_s: float
+    """From then until a step was made."""
+
+    def __str__(self) -> str:
+        back, after = f"back after {self.back_s:5.1f} s", f"a step {self.after_s:5.1f} s later"
+        return f"{self.fault!s:34} at step {self.step:4}: {back}, {after}"
+
+
+class Service:
+    """One run, started again when its supervisor is the one that is killed."""
+
+    def __init__(self, root: Path, seed: int, *flags: str) -> None:
+        self.run = RunDir(root)
+        self._random = random.Random(seed)
+        self._train = Train("--run-dir", str(root), "--seed", str(seed), *FLAGS, *flags, cwd=root.parent)
+        self.launches = [self._train]
+        self._wait(lambda: self._newest_step() >= 2, "the second step")
+
+    def inject(self, fault: Fault) -> Recovery:
+        """Signals the victim at the moment, and waits until the run goes on."""
+        if fault.moment == "random":
+            self._wait_until(time.monotonic() + self._random.uniform(0, RANDOM_S))
+        else:
+            self._wait(getattr(self, fault.moment), f"the moment of {fault}")
+        victim = self._find(fault.victim)
+        step, lines = self._newest_step(), self._steps_logged()
+        start = time.monotonic()
+        victim.send_signal(fault.signal)
+        if fault.victim == "supervisor":
+            self._train.finish()
+            self._train = Train("--resume", str(self.run.root), cwd=self.run.root.parent)
+            self.launches.append(self._train)
+        self._wait(lambda: self._replaced(fault.victim, victim), f"a replacement after {fault}")
+        back = time.monotonic()
+        if fault.victim not in ("verifier", "evaluator"):  # the steps that are made meanwhile do not need them
+            lines = self._steps_logged()
+        self._wait(lambda: self._steps_logged() > lines, f"a step after {fault}")
+        return Recovery(fault=fault, step=step, back_s=back - start, after_s=time.monotonic() - back)
+
+    def end(self) -> tuple[int, str, str]:
+        """Has the run stop as a user would; exit code, stdout and stderr of its last launch."""
+        self._train.process.send_signal(SIGINT)
+        return self._train.finish()
+
+    def kill(self) -> None:
+        for launch in self.launches:
+            launch.kill()
+
+    # ---- moments
+
+    def publishing(self) -> bool:
+        """A version is on the server and not accepted: its proof is being made."""
+        with urlopen(f"{self._server_url()}/v1/policies", timeout=10) as answer:
+            versions = json.load(answer)["versions"]
+        return any(not version["accepted"] and "eval" not in version["policy"] for version in versions)
+
+    def training(self) -> bool:
+        """A batch is leased and its update is not published."""
+        return self._scalar("SELECT count(*) FROM groups WHERE state = 'leased'") > 0
+
+    def trained(self) -> bool:
+        """A step is trained and published that no checkpoint has yet."""
+        trained = self._scalar("SELECT max(step) FROM groups WHERE state = 'trained'")
+        return trained > self._scalar("SELECT max(step) FROM commits")
+
+    def saving(self) -> bool:
+        """A checkpoint is being written."""
+        return any(self.run.checkpoints.glob(".step-*"))
+
+    def evaluating(self) -> bool:
+        """An evaluation is under way."""
+        return any(self.run.evals.glob(".*.draft"))
+
+    # ---- what can be seen from outside
+
+    def _find(self, victim: str) -> psutil.Process:
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            found.extend(self._processes(victim))
+            return bool(found)
+
+        self._wait(look, f"the process of the {victim}")
+        return self._random.choice(sorted(found, key=lambda process: process.pid))
+
+    def _processes(self, victim: str) -> list[psutil.Process]:
+        if victim == "supervisor":
+            return [psutil.Process(self._train.process.pid)]
+        return [process for process in self._train.descendants() if _is(process, victim)]
+
+    def _replaced(self, victim: str, old: psutil.Process) -> bool:
+        if victim == "verifier" and old.is_running() and old.status() != psutil.STATUS_STOPPED:
+            return False
+        return any(process != old and process.status() != psutil.STATUS_ZOMBIE for process in self._processes(victim))
+
+    def _server_url(self) -> str:
+        for process in self._processes("collector"):
+            with suppress(psutil.NoSuchProcess):
+                return next(word for word in process.cmdline() if word.startswith("--server-url=")).partition("=")[2]
+        raise OSError("no collector is there to be asked")
+
+    def _scalar(self, query: str) -> int:
+        with closing(sqlite3.connect(f"file:{self.run.root / 'buffer.db'}?mode=ro", uri=True)) as db:
+            return db.execute(query).fetchone()[0] or 0
+
+    def _newest_step(self) -> int:
+        return max((r["step"] for r in self.run.records() if r["kind"] == "step"), default=0)
+
+    def _steps_logged(self) -> int:
+        """Step records ever written; those that were made again after a resume count again."""
+        return self.run.metrics_file.read_text().count('"kind": "step"')
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + LIMIT_S
+        while True:
+            with suppress(OSError, sqlite3.OperationalError, psutil.NoSuchProcess):  # what is asked may just be away
+                if condition():
+                    return
+            assert self._train.process.poll() is None, f"the run ended before {what}: {self._train.finish()}"
+            assert time.monotonic() < end, f"waited {LIMIT_S} s for {what}"
+            time.sleep(LOOK_S)
+
+    def _wait_until(self, moment: float) -> None:
+        self._wait(lambda: time.monotonic() >= moment, "a random moment")
+
+
+def _is(process: psutil.Process, victim: str) -> bool:
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        words = process.cmdline()
+        if victim.startswith("learner"):
+            return "rl.learner" in words and process.environ().get("RANK") == victim.split()[1]
+        if victim == "verifier":  # its zygote forks it, and has the same words
+            zygote = any("rewards.processes.zygote" in word for word in words)
+            return zygote and (parent := process.parent()) is not None and parent.cmdline() == words
+        return MODULES[victim] in words
+    return False
