@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 
+import msgspec
 from rich.console import Console
 from rich.table import Column, Table
 
-from rewards.verdict import Mark, Verdict
 from rl.buffer.compact import compact
 from rl.buffer.history import History
 from rl.buffer.ledger import Buffer
@@ -30,7 +30,7 @@ from rl.buffer.tables import State
 from rl.core import cli
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
-from rl.core.types import Group, Problem, Rollout, Sample
+from rl.core.types import Group
 
 GROUP_SIZES = (4, 8, 16, 64)
 BUFFER, BATCH = 256, 64
@@ -69,23 +69,27 @@ def made_group(group_size: int, tokens: int) -> Group:
     """A group as it is stored: half of its samples are right."""
     random_ = random.Random(0)
 
-    def sample(i: int) -> Sample:
+    def sample(i: int) -> dict[str, object]:
         logprobs = struct.pack(f"{tokens}f", *(-random_.expovariate(3) for _ in range(tokens)))
-        rollout = Rollout(
-            token_ids=random_.choices(range(VOCABULARY), k=tokens),
-            sampler_logprobs=list(struct.unpack(f"{tokens}f", logprobs)),  # what a server sends are float32
-            policy_version=0,
-            finish_reason="stop",
-            text="".join(random_.choices("abcdefgh \n+=", k=4 * tokens)),
-        )
-        mark = Mark.RIGHT if i % 2 else Mark.WRONG
-        return Sample(rollout=rollout, verdict=Verdict(mark=mark, reason="same number", answer="3", gold="3"))
+        rollout = {
+            "token_ids": random_.choices(range(VOCABULARY), k=tokens),
+            "sampler_logprobs": struct.unpack(f"{tokens}f", logprobs),  # what a server sends are float32
+            "policy_version": 0,
+            "finish_reason": "stop",
+            "text": "".join(random_.choices("abcdefgh \n+=", k=4 * tokens)),
+        }
+        verdict = {"mark": "right" if i % 2 else "wrong", "reason": "same number", "answer": "3", "gold": "3"}
+        return {"rollout": rollout, "verdict": verdict}
 
-    problem = Problem(id="ab" * 32, text="What is 1 + 2? " * 20, gold="3")
-    samples = [sample(i) for i in range(group_size)]
-    return Group(
-        id=0, problem=problem, prompt_ids=list(range(200)), policy=POLICY, adapter_sha256=SHA256, samples=samples
-    )
+    group = {
+        "id": 0,
+        "problem": {"id": "ab" * 32, "text": "What is 1 + 2? " * 20, "gold": "3"},
+        "prompt_ids": list(range(200)),
+        "policy": POLICY,
+        "adapter_sha256": SHA256,
+        "samples": [sample(i) for i in range(group_size)],
+    }
+    return msgspec.convert(group, Group)
 
 
 def taken_through(url: str, group: Group, samples: int) -> Clock:
@@ -163,7 +167,7 @@ def share(folder: Path, run: RunDir) -> None:
     OUT.print(
         f"{run.root}: a step of {config.batch} samples of {fmean(map(_length, groups)):,.0f} tokens "
         f"took {1000 * step_s:,.1f} ms, {1000 * busy_s:,.1f} ms without waiting ({len(steps)} steps)\n"
-        f"the learner's calls took {1000 * learner.total() / played:.2f} ms a step ({theirs}): "
+        f"the learner's calls took {1000 * learner.total() / played:.2f} ms a step now ({theirs}): "
         f"{learner.total() / played / step_s:.2%} of it, {learner.total() / played / busy_s:.2%} without waiting\n"
         f"the collector's, in a process of its own, {1000 * collector.total() / played:.2f} ms a step\n"
     )

@@ -20,13 +20,14 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from rl.core.cli import Resolved, validated
@@ -34,6 +35,7 @@ from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
 
 OTHER_VERSION = "read the run with the version of Tally that made it: its provenance.json names the commit"
+LOCK_LIMIT_S = 2.0
 RECORDED_PACKAGES = (
     "tally",
     "torch",
@@ -215,11 +217,20 @@ class RunDir:
         """Appends one record to `metrics.jsonl`; several processes may do so, and each may have died at it."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record})
         with self.metrics_file.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
             if file.read() not in (b"", b"\n"):
                 self.cut_unfinished_record()
             file.write(f"{line}\n".encode())
+
+
+def _lock(file: BinaryIO) -> None:
+    """Takes the file's lock, which others hold for microseconds; whoever holds it for long was stopped meanwhile."""
+    end = time.monotonic() + LOCK_LIMIT_S
+    while time.monotonic() < end:
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.001)
 
 
 def key_of(record: dict[str, Any]) -> tuple[str, int, str | None]:

@@ -146,7 +146,7 @@ class Publisher:
             logprobs = self._policy(batch)[batch.mask_BT]
         if not logprobs.isfinite().all():
             message = f"the policy's log-probabilities are not finite at version {version}: it has diverged"
-            raise DivergedError(message, fix="take a lower --lr")
+            raise DivergedError(message, fix="lower --lr in a new run")
 
     def _serves(self, held: Sequence[AdapterReceipt]) -> bool:
         """Whether a server that holds these has accepted the newest version."""

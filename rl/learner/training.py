@@ -76,7 +76,7 @@ class Training:
             step_s = time.monotonic() - begin
             record = step_record(step, groups, turn, stats, proof, self._order, wait_s=wait_s, step_s=step_s)
             self._run.log(kind="step", samples=step * self._config.batch, **record)
-            if step % self._config.save_every == 0 or self._evaluates(step):
+            if step % self._config.save_every == 0 or step == self._config.steps or self._evaluates(step):
                 self._save(step)
 
     def _resume(self) -> int:

@@ -114,6 +114,8 @@ class TrainConsole:
         if record["kind"] in ("publish", "step"):
             self._since = time.monotonic()
         if record["kind"] == "step":
+            while self._steps and self._steps[-1]["step"] >= record["step"]:  # another learner makes them again
+                self._steps.pop()
             self._steps.append(record)
             self._patience_s = patience_s(self._steps)
             left = clock(seconds_left(self._steps, self._config) or 0)

@@ -2,7 +2,7 @@
 
 from tests.buffer.schedules import COUNTED, play
 
-SCHEDULES = 150
+SCHEDULES = 100
 
 
 def test_random_schedules_break_nothing() -> None:

@@ -72,6 +72,7 @@ def test_another_rate_and_loss_on_the_same_groups_of_a_replay(replayed: Replayed
     assert out.splitlines()[-1] == f"results in {replay.run.root}; next: python -m rl.eval {replay.run.root}"
     assert "mismatch" not in out
     assert (replay.run.config().steps, replay.run.config().group_size) == (4, 4)
+    assert replay.run.checkpoint_steps() == [0, 3, 4], "the last step is saved in any case"
     assert replay.run.sources()["batch"] == f"replay of {first.root}"
     theirs, ours = ([r for r in run.records() if r["kind"] == "step"][:4] for run in (first, replay.run))
     assert all(r["mismatch_kl"] is None and r["publish_s"] is None for r in ours)

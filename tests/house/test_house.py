@@ -69,6 +69,13 @@ def test_files_stay_small_and_say_what_they_are(path: Path) -> None:
     assert not any(word in text for word in ("TODO", "FIXME", "XXX"))
 
 
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "rl")], ids=lambda p: p.stem)
+def test_no_duration_is_read_off_a_clock_that_may_be_set(path: Path) -> None:
+    """`datetime` says when something was; how long it took or may take is for `monotonic`."""
+    assert "time.time(" not in path.read_text()
+    assert "time.time" not in imports(path)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_without_torch(command: str) -> None:
     script = (

@@ -24,7 +24,8 @@ def with_checkpoints(root: Path, *flags: str) -> RunDir:
         folder.mkdir()
         adapter = folder.name.encode()
         (folder / ADAPTER).write_bytes(adapter)
-        (folder / MANIFEST).write_text(json.dumps({"sha256": {ADAPTER: hashlib.sha256(adapter).hexdigest()}}))
+        manifest = {"step": step, "sha256": {ADAPTER: hashlib.sha256(adapter).hexdigest()}}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         log_evaluation(run, evaluation(step, {"1+1": right}))
     return run
 

@@ -16,6 +16,7 @@ from rl.launch.placement import place
         ("57", 1, 2, None, "server 0: cuda 5 (45 %); learner 0: cuda 5; learner 1: cuda 7"),
         ("01", 2, 1, None, "server 0: cuda 0 (90 %); server 1: cuda 1 (45 %); learner 0: cuda 1"),
         ("012", 2, 1, None, "server 0: cuda 0 (90 %); server 1: cuda 1 (90 %); learner 0: cuda 2"),
+        ("01", 0, 2, None, "learner 0: cuda 0; learner 1: cuda 1"),
         ("0123", 1, 2, 0.8, "server 0: cuda 0 (80 %); learner 0: cuda 2; learner 1: cuda 3"),
     ],
 )
