@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGSTOP, Signals
+from typing import Any
 from urllib.request import urlopen
 
 import psutil
@@ -45,13 +46,20 @@ class Fault:
 
 KILLS = [
     *(Fault(victim=victim, moment="random") for victim in VICTIMS),
-    *(Fault(victim=victim, moment="publishing") for victim in ("server", "learner 0", "supervisor")),
+    Fault(victim="learner 0", moment="publishing"),
+    Fault(victim="learner 0", moment="trained"),
+    Fault(victim="learner 1", moment="saving"),
+    Fault(victim="supervisor", moment="saving"),
+    Fault(victim="server", moment="publishing"),
+    Fault(victim="supervisor", moment="publishing"),
     *(Fault(victim=victim, moment="training") for victim in ("learner 0", "learner 1", "collector")),
-    *(Fault(victim=victim, moment="trained") for victim in ("learner 0", "supervisor")),
-    *(Fault(victim=victim, moment="saving") for victim in ("learner 0", "learner 1", "supervisor")),
+    Fault(victim="supervisor", moment="trained"),
+    Fault(victim="learner 0", moment="saving"),
     Fault(victim="evaluator", moment="evaluating"),
 ]
 """One round. Between the optimizer's step and the commit: publishing, trained. Mid-commit: saving."""
+FEW_KILLS = KILLS[:11]
+"""Every victim, and the worst moments of the learner and the supervisor."""
 STOPS = [Fault(victim=v, moment="random", signal=SIGSTOP) for v in VICTIMS if v != "supervisor"]
 
 
@@ -61,7 +69,8 @@ class Recovery:
     step: int
     """The newest step when it was injected."""
     back_s: float
-    """From the signal until its replacement ran; what does not end by the signal is first noticed by its silence."""
+    """From the signal until its replacement ran, and a server had loaded its model; what does not end by the signal is
+    first noticed by its silence."""
     after_s: float
     """From then until a step was made."""
 
@@ -95,6 +104,8 @@ class Service:
             self._train = Train("--resume", str(self.run.root), cwd=self.run.root.parent)
             self.launches.append(self._train)
         self._wait(lambda: self._replaced(fault.victim, victim), f"a replacement after {fault}")
+        if fault.victim in ("server", "supervisor"):
+            self._wait(self._ready, f"a server that is ready after {fault}")
         back = time.monotonic()
         if fault.victim not in ("verifier", "evaluator"):  # the steps that are made meanwhile do not need them
             lines = self._steps_logged()
@@ -114,8 +125,7 @@ class Service:
 
     def publishing(self) -> bool:
         """A version is on the server and not accepted: its proof is being made."""
-        with urlopen(f"{self._server_url()}/v1/policies", timeout=10) as answer:
-            versions = json.load(answer)["versions"]
+        versions = self._ask("/v1/policies")["versions"]
         return any(not version["accepted"] and "eval" not in version["policy"] for version in versions)
 
     def training(self) -> bool:
@@ -157,11 +167,17 @@ class Service:
             return False
         return any(process != old and process.status() != psutil.STATUS_ZOMBIE for process in self._processes(victim))
 
-    def _server_url(self) -> str:
-        for process in self._processes("collector"):
-            with suppress(psutil.NoSuchProcess):
-                return next(word for word in process.cmdline() if word.startswith("--server-url=")).partition("=")[2]
-        raise OSError("no collector is there to be asked")
+    def _ready(self) -> bool:
+        return bool(self._ask("/health")["status"] == "ready")
+
+    def _ask(self, path: str) -> Any:
+        """Of the first server, whose address the collector knows."""
+        words = [word for process in self._processes("collector") for word in process.cmdline()]
+        urls = [word.partition("=")[2] for word in words if word.startswith("--server-url=")]
+        if not urls:
+            raise OSError("no collector is there to be asked")
+        with urlopen(f"{urls[0]}{path}", timeout=10) as answer:
+            return json.load(answer)
 
     def _scalar(self, query: str) -> int:
         with closing(sqlite3.connect(f"file:{self.run.root / 'buffer.db'}?mode=ro", uri=True)) as db:
