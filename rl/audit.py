@@ -26,10 +26,10 @@ def main(argv: list[str]) -> int:
     from rl.observe.audit import audit
 
     run = RunDir(args.run)
-    found = audit(run)
     if args.compact:
-        _compact(run, found)
-    elif args.json:
+        return _compact(run)
+    found = audit(run)
+    if args.json:
         print(json.dumps({"balanced": found.balanced, **asdict(found)}, indent=2))
     else:
         print("\n".join(_lines(run, found)))
@@ -50,18 +50,22 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def _compact(run: "RunDir", audit: "Audit") -> None:
+def _compact(run: "RunDir") -> int:
+    """Compacts the ledger of a run whose books balance; returns the exit code."""
     from rl.buffer.compact import compact
+    from rl.observe.audit import audit
 
-    if not audit.balanced:
-        fix = f"python -m rl.audit {run.root} says why; keep all of it until that is understood"
-        raise UsageError(f"the books of {run.root} do not balance", fix=fix)
+    run.config()
     with run.locked():
+        if not audit(run).balanced:
+            fix = f"python -m rl.audit {run.root} says why; keep all of it until that is understood"
+            raise UsageError(f"the books of {run.root} do not balance", fix=fix)
         done = compact(run.buffer_url)
     print(
         f"{done.file}: {done.bytes_before / 1e6:,.1f} MB before, {done.bytes_after / 1e6:,.1f} MB after\n"
         f"the samples of {done.groups:,} groups are gone: rl.show and --replay have them no more; their entries stay"
     )
+    return 0
 
 
 # ---- in words

@@ -163,13 +163,14 @@ def share(folder: Path, run: RunDir) -> None:
     played = len(groups) // batch
     step_s = fmean(record["step_s"] for record in steps.values())
     busy_s = step_s - fmean(record["wait_s"] for record in steps.values())
-    theirs = ", ".join(f"{name} {clock_ms:.2f}" for name, clock_ms in _means(learner, played).items())
+    calls = _a_step(learner, played)
+    named, theirs_s = ", ".join(f"{name} {ms:.2f}" for name, ms in calls.items()), sum(calls.values()) / 1000
     OUT.print(
         f"{run.root}: a step of {config.batch} samples of {fmean(map(_length, groups)):,.0f} tokens "
         f"took {1000 * step_s:,.1f} ms, {1000 * busy_s:,.1f} ms without waiting ({len(steps)} steps)\n"
-        f"the learner's calls took {1000 * learner.total() / played:.2f} ms a step now ({theirs}): "
-        f"{learner.total() / played / step_s:.2%} of it, {learner.total() / played / busy_s:.2%} without waiting\n"
-        f"the collector's, in a process of its own, {1000 * collector.total() / played:.2f} ms a step\n"
+        f"the learner's calls take {1000 * theirs_s:.2f} ms a step now ({named}): "
+        f"{theirs_s / step_s:.2%} of it, {theirs_s / busy_s:.2%} without waiting\n"
+        f"the collector's, in a process of its own, {sum(_a_step(collector, played).values()):.2f} ms a step\n"
     )
 
 
@@ -201,9 +202,10 @@ def _played(url: str, groups: Sequence[Group], batch: int, save_every: int) -> t
     return learner, collector
 
 
-def _means(clock: Clock, steps: int) -> dict[str, float]:
-    """Milliseconds of a step in the calls of each name."""
-    return {name: 1000 * sum(seconds) / steps for name, seconds in clock.seconds.items()}
+def _a_step(clock: Clock, steps: int) -> dict[str, float]:
+    """Milliseconds of a step in the calls of each name: the median of one, times how many there are in a step. (The
+    first call of each builds its statements, once in a run.)"""
+    return {name: clock.ms(name) * len(seconds) / steps for name, seconds in clock.seconds.items()}
 
 
 def _length(group: Group) -> float:

@@ -36,8 +36,17 @@ def compact(url: str) -> Compaction:
     """
     engine = sa.create_engine(url)
     path = Path(engine.url.database or "")
-    configure_sqlite(engine)
     before = _size(path)
+    configure_sqlite(engine)
+    try:
+        dropped = _drop(engine)
+    finally:
+        engine.dispose()
+    return Compaction(file=path, groups=dropped, bytes_before=before, bytes_after=_size(path))
+
+
+def _drop(engine: sa.Engine) -> int:
+    """Drops the payloads, and gives their room back; returns of how many groups."""
     newest = sa.select(sa.func.max(commits.c.step)).scalar_subquery()
     done = groups.c.state.in_(DONE) | ((groups.c.state == State.TRAINED) & (groups.c.step <= newest))
     with engine.execution_options(durable=True).begin() as db:
@@ -45,8 +54,7 @@ def compact(url: str) -> Compaction:
     with engine.execution_options(alone=True).connect() as db:
         db.exec_driver_sql("VACUUM")
         db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    engine.dispose()
-    return Compaction(file=path, groups=dropped, bytes_before=before, bytes_after=_size(path))
+    return dropped
 
 
 def _size(path: Path) -> int:

@@ -91,14 +91,15 @@ class Buffer:
 
     def issue(self) -> list[int]:
         """Takes every free slot; returns the ids of the new groups, which are now to be sampled."""
-        with self._engine.begin() as db:
-            occupied = db.scalar(sa.select(sa.func.count()).where(groups.c.state.in_(OCCUPYING))) or 0
-            free = self.capacity_groups - occupied
-            if free <= 0:
+        with self._reads.connect() as db:  # asked again and again, it must not take the lock each time
+            if not self._free(db):
                 return []
+        with self._engine.begin() as db:
+            free = self._free(db)
             first = (db.scalar(sa.select(sa.func.max(groups.c.id))) or 0) + 1
             ids = list(range(first, first + free))
-            db.execute(groups.insert(), [{"id": i, "state": State.ISSUED} for i in ids])
+            if ids:
+                db.execute(groups.insert(), [{"id": i, "state": State.ISSUED} for i in ids])
             return ids
 
     def unfinished(self) -> list[int]:
@@ -121,18 +122,12 @@ class Buffer:
             db.execute(_STORE, {"id": group.id, "payload": payload})
         return State(row["state"])
 
-    def replaying_until(self) -> int:
-        """The last step that was trained before and is to be trained again, 0 where there is none: what is sampled
-        before its version is published would be too stale when its turn comes."""
-        recorded = (groups.c.state == State.READY) & groups.c.step.is_not(None)
+    def recorded_steps(self) -> list[int]:
+        """The steps whose batch is recorded and is not trained, in order: those that are to be trained again, and the
+        one under way. What is sampled before they are trained may be too stale when its turn comes."""
+        recorded = groups.c.state.in_((State.READY, State.LEASED)) & groups.c.step.is_not(None)
         with self._reads.connect() as db:
-            return db.scalar(sa.select(sa.func.max(groups.c.step)).where(recorded)) or 0
-
-    def proved_version(self, policy: str) -> int | None:
-        """The newest version of the policy that was proved."""
-        with self._reads.connect() as db:
-            newest: int | None = db.scalar(sa.select(sa.func.max(proofs.c.version)).where(proofs.c.policy == policy))
-        return newest
+            return list(db.scalars(sa.select(groups.c.step).where(recorded).distinct().order_by(groups.c.step)))
 
     # ---- the learner's side
 
@@ -286,6 +281,10 @@ class Buffer:
         with self._engine.begin() as db:
             db.execute(facts.delete().where(facts.c.name == PROBLEMS))
             db.execute(facts.insert().values(name=PROBLEMS, value=n))
+
+    def _free(self, db: sa.Connection) -> int:
+        occupied = db.scalar(sa.select(sa.func.count()).where(groups.c.state.in_(OCCUPYING))) or 0
+        return max(0, self.capacity_groups - occupied)
 
     @staticmethod
     def _check_proved(db: sa.Connection, group: Group) -> None:

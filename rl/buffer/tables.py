@@ -73,8 +73,8 @@ PROBLEMS = "problems"
 """The fact: how many problems the run draws from."""
 requests = sa.Table("requests", metadata, sa.Column("what", sa.String(10), primary_key=True))
 
-LOCKED_S = 15
-"""How long a transaction waits for another process's."""
+LOCKED_S = 45
+"""How long a transaction waits for another process's: one that was stopped in it is noticed by its silence first."""
 _MEANINGS = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space, then go on with --resume"),
     sqlite3.SQLITE_BUSY: ("another process keeps it locked", "end what else has it open, then go on with --resume"),

@@ -109,7 +109,7 @@ class ServerClient:
         except TimeoutError:
             message = f"the rollout server at {self.url} did not answer within {GENERATE_LIMIT_S:.0f} s"
             fix = "take a smaller --buffer or --max-tokens, or a faster machine"
-            raise ServerError(message, fix=fix) from None
+            raise UnavailableError(message, fix=fix) from None
         return GenerateResponse.model_validate_json(answer)
 
     async def put_adapter(self, policy: str, version: int, adapter: bytes) -> AdapterReceipt:
@@ -151,8 +151,8 @@ class ServerClient:
         finally:
             self._waiting -= 1
             answering.cancel()
-            if not self._waiting:
-                silence.cancel()
+            if not self._waiting and self._silence is not None:
+                self._silence.cancel()
                 self._silence = None
 
     async def _fall_silent(self) -> None:

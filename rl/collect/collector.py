@@ -87,7 +87,7 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
     """
     problem_of = ProblemOrder(load_problems(config, "train"), config.seed)
     sampling = prompter.sampling(config.temperature, config.max_tokens)
-    await _wait_for_replay(buffer, policy)
+    await _wait_for_replay(buffer)
     async with VerifierPool(check=config.check) as verifiers, asyncio.TaskGroup() as tasks:
 
         async def fill(group_id: int) -> None:
@@ -117,13 +117,15 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
             await asyncio.sleep(IDLE_S)
 
 
-async def _wait_for_replay(buffer: Buffer, policy: str) -> None:
-    """Returns once the learner has published the last step that it trains again."""
+async def _wait_for_replay(buffer: Buffer) -> None:
+    """Returns once the learner has trained all steps again that are recorded now."""
     loop = asyncio.get_running_loop()
-    last, newest, end = buffer.replaying_until(), 0, loop.time() + REPLAY_LIMIT_S
-    while newest < last:
-        if (proved := buffer.proved_version(policy) or 0) > newest:
-            newest, end = proved, loop.time() + REPLAY_LIMIT_S
+    left = buffer.recorded_steps()
+    last, next_, end = max(left, default=0), 0, loop.time() + REPLAY_LIMIT_S
+    while left and left[0] <= last:
+        if left[0] != next_:
+            next_, end = left[0], loop.time() + REPLAY_LIMIT_S
         elif loop.time() > end:
-            raise TallyError(f"step {newest + 1} was not trained again in {REPLAY_LIMIT_S:.0f} s; {last} is the last")
+            raise TallyError(f"step {next_} was not trained again in {REPLAY_LIMIT_S:.0f} s; {last} is the last")
         await asyncio.sleep(IDLE_S)
+        left = buffer.recorded_steps()

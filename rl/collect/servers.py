@@ -13,8 +13,9 @@ from rollout_server.schema import GenerateRequest, GenerateResponse, Health
 
 T = TypeVar("T")
 
-AWAY_LIMIT_S = 600.0
-"""How long a run goes on without any server: one that is started again loads its model first."""
+AWAY_LIMIT_S = START_LIMIT_S
+"""How long a run goes on without any server: one that is started again loads its model, and then waits for the
+learner, which is in the middle of a step, to have the newest version proved."""
 AWAY_S = 1.0
 """Between two looks at a server that is away."""
 
@@ -171,11 +172,19 @@ class Servers:
         return min(there, key=lambda server: server.busy)
 
     async def _first(self, call: Callable[[ServerClient], Awaitable[T]]) -> T:
-        """What the first server says that this succeeds on, or fails for good."""
+        """What the first server says that this succeeds on.
+
+        Raises:
+            ServerError: it fails for good on all of them; the last one's.
+        """
         asked = [asyncio.create_task(self._patiently(call, client)) for client in self.clients]
         try:
-            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
+            for answer in asyncio.as_completed(asked):
+                try:
+                    return await answer
+                except ServerError as error:
+                    failure = error
+            raise failure
         finally:
             for task in asked:
                 task.cancel()

@@ -107,14 +107,18 @@ class Child:
             self._process.wait(timeout_s)
         return self.exit_code
 
+    def kill_session(self) -> None:
+        """Has the kernel end the process and whatever it left in its session."""
+        with suppress(ProcessLookupError):  # all of them have gone
+            os.killpg(self.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """Ends the process and whatever it left in its session.
 
         Raises:
             TallyError: it is still there, since the kernel cannot end it.
         """
-        with suppress(ProcessLookupError):  # all of them have gone
-            os.killpg(self.pid, signal.SIGKILL)
+        self.kill_session()
         if self.wait(KILLED_S) is None:
             fix = "a driver or a disk that does not answer holds it: see dmesg"
             raise TallyError(f"the {self.name} (process {self.pid}) cannot be killed", fix=fix)
@@ -146,5 +150,7 @@ class Children:
         end = time.monotonic() + STOP_S
         while any(c.exit_code is None for c in self._children) and time.monotonic() < end:
             time.sleep(0.02)
+        for child in self._children:
+            child.kill_session()
         for child in self._children:
             child.kill()

@@ -4,11 +4,13 @@ It makes the evaluations that the ledger asks for, on held-out problems first, u
 """
 
 import asyncio
+import sys
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.collect.servers import Servers
 from rl.core import cli
+from rl.core.errors import TallyError
 from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator
@@ -41,12 +43,18 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> Non
                 await asyncio.sleep(LOOK_S)
                 continue
             step, name = awaited[0]
+            try:
+                adapter = read_adapter(run.checkpoints / name_of(step))
+            except TallyError as damage:  # it has cost an evaluation, and must not cost the run
+                print(f"{damage}; its evaluations will be missing", file=sys.stderr, flush=True)
+                buffer.forget_commit(step)
+                continue
             result = await evaluator.evaluate(
                 name,
                 sets[name],
                 policy=policy,
                 step=step,
-                adapter=read_adapter(run.checkpoints / name_of(step)),
+                adapter=adapter,
                 path=run.eval_file(name, step),
             )
             run.log(

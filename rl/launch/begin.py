@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rl.buffer.ledger import Buffer
 from rl.buffer.replay import Recording
 from rl.core import cli, rundir
 from rl.core.config import REPLAYABLE, RESUMABLE, TrainConfig
@@ -99,6 +100,9 @@ def created(
     with run.locked():
         if recorded:
             _record(recorded, run, config)
+        else:
+            with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
+                buffer.enter_problems(len(load_problems(config, "train")))
         yield run, config
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from rl.core.config import TrainConfig
+from rl.core.errors import UsageError
 from rl.core.processes import Child, Children
 from rl.core.pulse import pulse_file
 from rl.core.rundir import RunDir
@@ -21,6 +22,8 @@ from rl.launch.server import start_server, url_of
 from rl.launch.workers import Accident, Worker
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+WRONG_INPUT = (UsageError.exit_code,)
+"""What ends a run when a server has to be started again: one that could load may find its memory still taken."""
 
 
 def environment(run: RunDir) -> dict[str, str]:
@@ -71,7 +74,8 @@ class Crew:
             for i, listener in enumerate(listeners):
                 name = "server" if len(listeners) == 1 else f"server-{i}"
                 start = partial(self._start_server, i, name, listener)
-                self._alone.append(worker(name, start, [pulse_file(run, name)]))
+                pulses = [pulse_file(run, name)]
+                self._alone.append(worker(name, start, pulses, reasons_again=WRONG_INPUT))
             self._alone.append(worker("evaluator", self._start_evaluator, [pulse_file(run, "evaluator")]))
 
     def start(self) -> None:
@@ -90,6 +94,9 @@ class Crew:
         Raises:
             TallyError: a worker ended for a reason, or too often.
         """
+        if self.done:  # nobody samples what will not be trained on, or would be missed
+            for other in self._with_learner:
+                other.halt()
         for worker in (*self._alone, *self._with_learner, self._learner):
             if accident := worker.look():
                 if worker is self._learner:

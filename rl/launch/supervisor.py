@@ -54,6 +54,8 @@ class Supervisor:
         self._records: dict[tuple[str, int, str | None], Record] = {}
         self._ended: Ending | None = None
         self._interrupts = 0
+        self._asked: int | None = None
+        """The step whose evaluations are asked for."""
 
     def train(self, *, resumed: bool) -> int:
         """Runs until there is a reason to end and the last checkpoint is evaluated; returns the exit code.
@@ -162,8 +164,9 @@ class Supervisor:
         there is no server to make them."""
         if self._config.replay is not None:
             return []
-        if (newest := self._buffer.newest_commit()) is not None:
+        if (newest := self._buffer.newest_commit()) is not None and newest[0] != self._asked:
             self._buffer.commit(*newest, evaluate=self._config.eval_sets)
+            self._asked = newest[0]
         return self._buffer.awaited()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Worker:
         children: where its process is one of, so that it is ended with the others.
         resume: the command that goes on with the run.
         may_finish: whether exit code 0 is its work done; else it is an accident.
+        reasons_again: exit codes that end the run once it was started again.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Worker:
         *,
         resume: str,
         may_finish: bool = False,
+        reasons_again: Collection[int] = REASONS,
     ) -> None:
         self.name = name
         self._start, self._pulses, self._children = start, list(pulses), children
         self._resume, self._may_finish = resume, may_finish
+        self._reasons_again = reasons_again
         self._child: Child | None = None
         self._due: float | None = None
         self._accidents: deque[tuple[float, str]] = deque()
@@ -108,7 +111,7 @@ class Worker:
             TallyError: it ended for a reason.
         """
         code = child.exit_code
-        if code in REASONS:
+        if code in (self._reasons_again if self._accidents else REASONS):
             _, _, fix = child.last_words().partition("\n  fix: ")
             then = "" if code == UsageError.exit_code else f"then {self._resume}"  # which wrong input would meet again
             fixes = filter(None, [fix, f"see {child.log}", then])

@@ -6,6 +6,7 @@ torchrun --nproc-per-node N -m rl.learner RUN --policy NAME --server-url URL …
 import asyncio
 import os
 import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from rl.core.rundir import RunDir
 from rl.learner.training import Training
 
 PEER_S = 5.0
+RANKS_LIMIT_S = 2.0 * 3600
+"""Longer than all that rank 0 waits for in one step, each with a limit of its own, while the others wait for it."""
 
 
 async def train(run: RunDir, server_urls: list[str], policy: str) -> None:
@@ -38,9 +41,11 @@ def main(argv: list[str]) -> None:
     if run.config().replay is None and not args.server_urls:
         raise UsageError(f"{run.root} is no replay: its learner needs rollout servers", fix="give --server-url")
     beat_in_thread(pulse_file(run, f"learner-{os.environ['RANK']}"))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(seconds=RANKS_LIMIT_S))
     try:
         asyncio.run(train(run, args.server_urls, args.policy))
+        dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))  # no pulse ends before rank 0 has saved
     except RuntimeError:  # torch's own, as when another rank has gone: that one's end is the reason, and
         time.sleep(PEER_S)  # the agent ends this one meanwhile
         raise

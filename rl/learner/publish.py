@@ -14,6 +14,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import torch
@@ -26,12 +27,14 @@ from rl.learner.collate import MiniBatch, Row, pad
 from rl.learner.policy import Policy
 from rollout_server.schema import AdapterReceipt, Completion, GenerateRequest, Sampling
 
-LAUNCH = re.compile(r"(?P<run>.+)-(?P<launch>\d+)(-eval)?")
-"""Names of a run's policies: `run-<hex>-<n>` in its launch n, with `-eval` those of its evaluations."""
+LAUNCH = re.compile(r"(?P<run>.+)-(?P<launch>\d+)")
+"""A policy's name: `run-<hex>-<n>` of the n-th learner that a supervisor has started."""
 LOOK_LIMIT_S = 2.0
 """What a server gets to say what it holds; a later answer is read at the next look."""
 CANARY_TOKENS = 8
 CANARY_SAMPLES = 4
+CANARY_LIMIT_S = 300.0
+"""It queues behind the run's own requests; a server whose engine hangs is left out."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest mean |logprob difference| of the canary's tokens between server and learner. What they differ by on the base
 model is measured at the first publish, and narrows this further: in float32 it is 1e-6, in bfloat16 some 1e-2."""
@@ -174,7 +177,7 @@ class Publisher:
             The comparisons with those that have accepted it; the others went away meanwhile.
 
         Raises:
-            PublishError: a proof failed; the version is withdrawn from all of them.
+            PublishError: a proof failed; the version is withdrawn from all of these servers.
             ServerError: a server refused the bytes; likewise.
         """
         checks = (self._prove(client, version, receipts) for client, receipts in held.items())
@@ -207,18 +210,18 @@ class Publisher:
         for old in held:
             if self._is_outlived(old.policy):
                 await client.remove(old.policy, old.policy_version)
-        receipt = await client.put_adapter(self._name, version.number, version.adapter)
-        if receipt.sha256 != version.sha256:
-            reason = f"it holds bytes with the hash {receipt.sha256[:12]}, not {version.sha256[:12]}"
-            raise self._refusal(client, version, "bytes", reason)
-        if receipt.modules != self._modules:
-            reason = f"it loaded {receipt.modules} of {self._modules} target modules"
-            raise self._refusal(client, version, "modules", reason)
-        try:
-            return await self._compare(client, version)
-        except UnknownVersionError:
-            reason = "it does not know the version that it has given a receipt for"
-            raise self._refusal(client, version, "log-probabilities", reason) from None
+        for _ in range(2):  # it may have been started again between upload and canary, but not twice
+            receipt = await client.put_adapter(self._name, version.number, version.adapter)
+            if receipt.sha256 != version.sha256:
+                reason = f"it holds bytes with the hash {receipt.sha256[:12]}, not {version.sha256[:12]}"
+                raise self._refusal(client, version, "bytes", reason)
+            if receipt.modules != self._modules:
+                reason = f"it loaded {receipt.modules} of {self._modules} target modules"
+                raise self._refusal(client, version, "modules", reason)
+            with suppress(UnknownVersionError):
+                return await self._compare(client, version)
+        reason = "it does not know the version that it has given a receipt for"
+        raise self._refusal(client, version, "log-probabilities", reason)
 
     async def _compare(self, client: ServerClient, version: _Version) -> Comparison:
         """The third part of the proof."""
@@ -251,7 +254,12 @@ class Publisher:
             n=CANARY_SAMPLES,
             sampling=self._sampling,
         )
-        answer = await client.generate(request)
+        try:
+            async with asyncio.timeout(CANARY_LIMIT_S):
+                answer = await client.generate(request)
+        except TimeoutError:
+            message = f"the server at {client.url} sampled no canary in {CANARY_LIMIT_S:.0f} s"
+            raise UnavailableError(message) from None
         numbers = {c.policy_version for siblings in answer.completions for c in siblings}
         if version and (numbers, answer.adapter_sha256) != ({version.number}, version.sha256):
             served = f"{', '.join(map(str, numbers))} with the hash {(answer.adapter_sha256 or 'of no adapter')[:12]}"
@@ -265,7 +273,7 @@ class Publisher:
         return batch.sampler_logprobs_BT[batch.mask_BT], policy, base
 
     def _is_outlived(self, policy: str) -> bool:
-        """Whether a policy is of an earlier launch of this run."""
+        """Whether a policy is of an earlier learner of this supervisor."""
         own, other = LAUNCH.fullmatch(self._name), LAUNCH.fullmatch(policy)
         if own is None or other is None or own["run"] != other["run"]:
             return False

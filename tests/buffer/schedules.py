@@ -215,7 +215,7 @@ class Run:
         self.buffer.rewind(self.commits[-1])
         assert self.buffer.commits() == self.commits
         last = max(self.recorded, default=0)
-        assert self.buffer.replaying_until() == (last if last > self.commits[-1] else 0)
+        assert max(self.buffer.recorded_steps(), default=0) == (last if last > self.commits[-1] else 0)
         self.collector_dies(choice)
         self._launch()
         self.happened["deaths"] += 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -118,10 +118,10 @@ def test_samples_of_what_was_not_proved_are_sampled_again_and_then_end_the_colle
 class Watched(Buffer):
     """A ledger that a learner writes into while the collector looks."""
 
-    def __init__(self, url: str, *, refusals: int = 0, prove: Sequence[int] = (), sha256: str = "") -> None:
+    def __init__(self, url: str, *, refusals: int = 0, learns: bool = False) -> None:
         super().__init__(url, capacity=CONFIG.buffer, group_size=CONFIG.group_size)
-        self.refusals, self.to_prove, self.sha256 = refusals, list(prove), sha256
-        self.began_at: int | None = None
+        self.refusals, self.learns = refusals, learns
+        self.began_after: list[int] | None = None
 
     def put(self, group: Group) -> State:
         if self.refusals:
@@ -129,14 +129,15 @@ class Watched(Buffer):
             raise PublishError("its proof is not entered")
         return super().put(group)
 
-    def proved_version(self, policy: str) -> int | None:
-        if self.to_prove:
-            self.proved(policy, self.to_prove.pop(0), self.sha256)
-        return super().proved_version(policy)
+    def recorded_steps(self) -> list[int]:
+        left = super().recorded_steps()
+        if self.learns and left:
+            self.trained([group.id for group in self.lease(4, policy_version=left[0] - 1, max_staleness=1)])
+        return left
 
     def issue(self) -> list[int]:
-        if self.began_at is None:
-            self.began_at = super().proved_version("p")
+        if self.began_after is None:
+            self.began_after = super().recorded_steps()
         return super().issue()
 
 
@@ -160,13 +161,13 @@ def test_nothing_is_sampled_before_what_was_trained_is_trained_again(
     for step in (1, 2):
         buffer.trained([group.id for group in buffer.lease(4, policy_version=step - 1, max_staleness=1)])
     buffer.rewind(0)
-    assert buffer.replaying_until() == 2
+    assert buffer.recorded_steps() == [1, 2]
 
     async def use(servers: Servers) -> None:
-        sha256 = await serve(servers.clients[0])
-        with closing(Watched(f"sqlite:///{tmp_path}/buffer.db", prove=[1, 2, 3], sha256=sha256)) as watched:
-            await collecting(watched, servers, lambda: watched.began_at is not None)
-            assert watched.began_at == 2
+        await serve(servers.clients[0])
+        with closing(Watched(f"sqlite:///{tmp_path}/buffer.db", learns=True)) as watched:
+            await collecting(watched, servers, lambda: watched.began_after is not None)
+            assert watched.began_after == []
 
     with_servers(url, use)
 

@@ -23,6 +23,7 @@ from rl.core.rundir import RunDir
 from rl.evaluate.result import EvalResult, load_sets
 from rl.launch.server import listen, start_server, url_of
 from rl.learner.checkpoint import sha256_of
+from rl.observe.audit import audit
 from rl.problems.sources import load_problems
 from rl.problems.starter import STARTER_MODEL
 from tests.e2e.conftest import SMALL, Train, steps_of
@@ -62,6 +63,9 @@ def test_a_run_to_its_end(train: Start, tmp_path: Path) -> None:
     assert proofs[-1]["moved"] > proofs[1]["moved"] > proofs[0]["moved"] == 0.0
     assert len({r["sha256"] for r in proofs}) == 13
 
+    audited = audit(run)
+    assert audited.balanced
+    assert (audited.problems, audited.steps) == (len(load_problems(run.config(), "train")), 12)
     counts = books(run)
     assert counts[State.TRAINED] == 12 * 32 // 8
     assert counts[State.EXPIRED] == counts[State.LEASED] == 0

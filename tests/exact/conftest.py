@@ -11,12 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rl.buffer.ledger import Buffer
+from rl.buffer.history import History
 from rl.buffer.tables import State
 from rl.core.rundir import RunDir
 from tests.e2e.conftest import LIMIT_S, Train
 from tests.exact.recorded import record_run
 
+RANDOM_S = 2.0
+"""A random moment is within so many seconds."""
 LAUNCHES = 4
 """To be killed at one point; the point may be over before the kill arrives."""
 
@@ -47,8 +49,8 @@ class Replay:
         pytest.fail(f"the kill came too late in {LAUNCHES} launches")
 
     def die_at_random(self, seed: int) -> None:
-        rng = random.Random(seed)
-        self._die_when(lambda run: rng.random() < 0.02)
+        moment = time.monotonic() + random.Random(seed).uniform(0, RANDOM_S)
+        self._die_when(lambda run: time.monotonic() >= moment)
 
     def _die_when(self, reached: Callable[[RunDir], bool], *argv: str) -> None:
         before = self._logged()
@@ -113,10 +115,8 @@ def after_the_commit(run: RunDir) -> bool:
 
 def _books(run: RunDir) -> tuple[dict[State, int], int]:
     """Groups in each state, and the newest committed step."""
-    config = run.config()
-    with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
-        newest = buffer.newest_commit()
-        return buffer.counts(), newest[0] if newest else 0
+    with closing(History(run.buffer_url)) as history:
+        return history.counts(), max(history.books().commits, default=0)
 
 
 @pytest.fixture(scope="session")

@@ -163,9 +163,8 @@ class Service:
         return [process for process in self._train.descendants() if _is(process, victim)]
 
     def _replaced(self, victim: str, old: psutil.Process) -> bool:
-        if victim == "verifier" and old.is_running() and old.status() != psutil.STATUS_STOPPED:
-            return False
-        return any(process != old and process.status() != psutil.STATUS_ZOMBIE for process in self._processes(victim))
+        others = [process for process in self._processes(victim) if process != old]
+        return not _runs(old) and any(map(_runs, others))
 
     def _ready(self) -> bool:
         return bool(self._ask("/health")["status"] == "ready")
@@ -202,6 +201,13 @@ class Service:
 
     def _wait_until(self, moment: float) -> None:
         self._wait(lambda: time.monotonic() >= moment, "a random moment")
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it is there, and not only waits to be reaped."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _is(process: psutil.Process, victim: str) -> bool:

@@ -26,6 +26,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         service.kill()
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("faults", [random.Random(0).sample(FEW_KILLS, len(FEW_KILLS)), STOPS], ids=["kills", "stops"])
 def test_a_run_goes_on_and_its_books_balance(start: Start, faults: list[Fault]) -> None:
     service = start(0)
