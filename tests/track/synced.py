@@ -74,8 +74,8 @@ def _assert_row(run: RunDir, history: History, record: dict[str, Any], row: dict
         assert row["train/reward"] == record["reward"]
         assert row["sampler/no_signal"] == record["no_signal"]
         assert row["time/step_s"] == record["step_s"]
-        assert row["age/3/ess"] == record["by_age"]["3"]["ess"]
-        assert row["age/4/mismatch_kl"] == record["by_age"]["4"]["mismatch_kl"]
+        for age, of_age in record["by_age"].items():
+            assert {name: row[f"age/{age}/{name}"] for name in of_age} == of_age
     if record["kind"] == "step" and (step == 1 or step % run.config().eval_every == 0):
         samples = [sample for entry in history.trained_in(step)[:TABLE_GROUPS] for sample in entry.group.samples]
         assert samples
