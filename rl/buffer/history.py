@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from rl.buffer import codec
-from rl.buffer.tables import PROBLEMS, State, commits, facts, groups, meaning, payloads, proofs
+from rl.buffer.tables import PROBLEMS, State, commits, facts, groups, groups_in_states, meaning, payloads, proofs
 from rl.core.errors import LedgerError, UsageError
 from rl.core.types import Group, Problem
 
@@ -116,8 +116,7 @@ class History:
     def counts(self) -> dict[State, int]:
         """Groups in each state."""
         with self._engine.connect() as db:
-            rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
-        return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
+            return groups_in_states(db)
 
     def books(self) -> Books:
         """The whole ledger at this moment: one read transaction."""

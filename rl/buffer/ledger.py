@@ -36,6 +36,7 @@ from rl.buffer.tables import (
     evaluations,
     facts,
     groups,
+    groups_in_states,
     metadata,
     payloads,
     proofs,
@@ -273,8 +274,7 @@ class Buffer:
     def counts(self) -> dict[State, int]:
         """Groups in each state."""
         with self._reads.connect() as db:
-            rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
-        return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
+            return groups_in_states(db)
 
     def enter_problems(self, n: int) -> None:
         """How many problems the run draws from, for the audit's coverage."""

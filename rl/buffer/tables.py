@@ -91,6 +91,12 @@ _OTHER_VERSION = (
 )
 
 
+def groups_in_states(db: sa.Connection) -> dict[State, int]:
+    """How many groups are in each state."""
+    rows = db.execute(sa.select(groups.c.state, sa.func.count()).group_by(groups.c.state)).all()
+    return dict.fromkeys(State, 0) | {State(state): n for state, n in rows}
+
+
 def meaning(error: BaseException | None) -> tuple[str, str] | None:
     """What an error of SQLite's says about the ledger, and the fix; None where it says nothing about its file."""
     if not isinstance(error, sqlite3.Error) or not hasattr(error, "sqlite_errorcode"):

@@ -24,6 +24,7 @@ from rl.collect.client import ServerClient
 from rl.collect.servers import AWAY_LIMIT_S, AWAY_S, Servers
 from rl.core.errors import DivergedError, PublishError, ServerError, UnavailableError, UnknownVersionError
 from rl.learner.collate import MiniBatch, Row, pad
+from rl.learner.loss import mismatch_kl
 from rl.learner.policy import Policy
 from rollout_server.schema import AdapterReceipt, Completion, GenerateRequest, Sampling
 
@@ -240,9 +241,8 @@ class Publisher:
         if moved > audible and from_base < gap:
             reason = f"it is nearer to the base ({from_base:.2g}) than to the policy ({gap:.2g})"
             raise self._refusal(client, version, "log-probabilities", reason)
-        difference = (policy - server).double()  # k3 of 1e-7 is 5e-15, which float32 cannot tell from 0
-        mismatch_kl = float((difference.expm1() - difference).mean())
-        return Comparison(logprob_gap=gap, noise=noise, moved=moved, mismatch_kl=mismatch_kl)
+        kl = mismatch_kl(policy, server, torch.ones_like(policy, dtype=torch.bool))
+        return Comparison(logprob_gap=gap, noise=noise, moved=moved, mismatch_kl=float(kl.mean()))
 
     async def _canary(self, client: ServerClient, version: _Version | None) -> tuple[Tensor, Tensor, Tensor]:
         """Has the server sample by this version (None: the base); log-probabilities of those tokens by server, learner

@@ -28,7 +28,7 @@ LOOK_S = 0.01
 HEAL_S = 1.0
 """Between two looks, while the learner waits, whether a server has come back."""
 BATCH_LIMIT_S = 1200.0
-"""Below the half hour that the other ranks wait for rank 0."""
+"""Below what the other ranks wait for rank 0."""
 
 
 class Training:
