@@ -198,7 +198,7 @@ def _arm_name(group: Sequence[StudyRun], differing: dict[str, list[Any]], names:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
 def _status(run: RunDir, config: TrainConfig, steps: Sequence[dict[str, Any]]) -> tuple[Status, str]:
