@@ -1,41 +1,31 @@
-"""`python -m rl.report`: the evaluations of runs as a Markdown table and a picture, each against its own start."""
+"""`python -m rl.report`: what is better, what it cost and what is not known: runs, sweeps and tables as a page."""
 
-import json
 from pathlib import Path
 
 from rl.core import cli
-from rl.core.config import HELDOUT
 from rl.core.errors import UsageError
 
 
 def main(argv: list[str]) -> None:
     parser = cli.Parser(prog="python -m rl.report", description=__doc__.partition(": ")[2])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    text = "run directories, sweeps, and tables or logs of other tools, in any mix"
+    parser.add_argument("sources", nargs="+", type=Path, metavar="RUN|SWEEP|TABLE", help=text)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where report.md and report.png go (default: RUN/report)"
+        "--out", type=Path, metavar="DIR", help="where the report goes (default: report/ in the run or the sweep)"
     )
     args = parser.parse_args(argv)
-    from rl.core.rundir import RunDir  # these load what `--help` must not wait for
-    from rl.observe import report
+    if args.out is None and len(args.sources) > 1:
+        raise UsageError("the report of several sources belongs to none of them", fix="name a folder: --out DIR")
+    from rl.present.report import write_report  # these load what `--help` must not wait for
+    from rl.present.study import read_study
+    from rl.present.terminal import said, what_next
 
-    if args.out is None and len(args.runs) > 1:
-        raise UsageError("the report of several runs belongs to none of them", fix="name a directory: --out DIR")
-    sets = report.by_set({str(path): report.evaluations(RunDir(path)) for path in args.runs})
-    tables = [
-        report.gains_table(runs) if name == HELDOUT else f"{name}:\n\n{report.gains_table(runs)}"
-        for name, runs in sets.items()
-    ]
-    example = report.most_improved(sets[HELDOUT][str(args.runs[0])])
-    text = "\n\n".join(filter(None, [*tables, example]))
-    out: Path = args.out or args.runs[0] / "report"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "report.md").write_text(text + "\n")
-        report.draw(sets, out / "report.png")
-    except OSError as error:
-        raise UsageError(f"cannot write into {out}: {error.strerror}", fix="name a folder by --out") from None
-    print(text)
-    print(json.dumps({"text": str(out / "report.md"), "picture": str(out / "report.png")}))
+    study = read_study(args.sources)
+    (source,) = args.sources[:1]
+    own = source.with_name(f"{source.stem}-report") if source.is_file() else source / "report"
+    page = write_report(study, args.out or own)
+    print(said(study))
+    print(f"the report is {page}, with Markdown, CSV and pictures beside it{what_next(study)}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,15 @@ from math import comb, erfc, sqrt
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAJ_DRAWS = 10_000
 """Monte Carlo draws of maj@k for one question: a standard error of 0.005 at most."""
 
-_Z = NormalDist().inv_cdf(0.975)  # intervals are 95 %, two-sided
+LEVEL = 0.05
+"""Intervals are of 95 %, two-sided: of all comparisons together this share may be wrong."""
+
+_Z = -NormalDist().inv_cdf(LEVEL / 2)
 _PRIOR_QUESTIONS = 2.0
 """Weight of the worst case in the design effect, counted in questions; chosen by simulation."""
 
@@ -39,15 +43,18 @@ class Estimate:
 class Difference:
     """A mean of per-question differences with its 95 % interval, all in [−1, 1], and its p-value.
 
-    The interval leaves out 0 exactly when ``p_value < 0.05``: both come from one test.
+    The interval leaves out 0 exactly when ``p_value < 0.05``: both come from one test. Of several comparisons at once
+    both are corrected by Bonferroni: whatever the arms have in common, all intervals together hold the truth in 95 %.
     """
 
     value: float
     low: float
     high: float
     p_value: float
-    """Two-sided, of a mean difference of 0; not corrected for making several comparisons."""
+    """Two-sided, of a mean difference of 0."""
     n_questions: int
+    comparisons: int = 1
+    """How many the interval and the p-value are corrected for."""
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
@@ -130,21 +137,35 @@ def estimate_mean(per_question: Sequence[float]) -> Estimate:
     x = np.asarray(per_question, dtype=np.float64)
     if x.size == 0 or not np.all((x >= 0) & (x <= 1)):
         raise ValueError(f"expected at least one value, all in [0, 1]; got {list(per_question)[:5]}")
-    n, mean = x.size, float(x.mean())
-    worst = mean * (1 - mean)  # no variable in [0, 1] of this mean varies more
+    mean, width = float(x.mean()), _Z**2 * design_effect(x) / x.size
+    low, high = score_interval(mean, width, width)
+    return Estimate(value=mean, low=low, high=high, n_questions=x.size)
+
+
+def design_effect(x: NDArray[np.float64]) -> float:
+    """How much the mean of the questions' values x varies, relative to one sample per question (`estimate_mean`)."""
+    worst = float(x.mean()) * (1 - float(x.mean()))  # no variable in [0, 1] of this mean varies more
     design = min(1.0, float(x.var()) / worst) if worst > 0 else 1.0
     m = int(min(np.count_nonzero(x > 0), np.count_nonzero(x < 1)))
-    design = (m * design + _PRIOR_QUESTIONS) / (m + _PRIOR_QUESTIONS)
+    return (m * design + _PRIOR_QUESTIONS) / (m + _PRIOR_QUESTIONS)
 
-    z2 = _Z**2 * design / n
-    centre = (mean + z2 / 2) / (1 + z2)
-    half = sqrt(z2 * worst + z2**2 / 4) / (1 + z2)
+
+def score_interval(mean: float, below: float, above: float) -> tuple[float, float]:
+    """The bounds of Wilson's interval of a mean in [0, 1], of which either may have its own width.
+
+    Args:
+        below: z² / N of the lower bound, N being the effective number of samples.
+        above: that of the upper bound.
+    """
+
+    def bound(z2: float, sign: int) -> float:
+        return (mean + z2 / 2 + sign * sqrt(z2 * mean * (1 - mean) + z2**2 / 4)) / (1 + z2)
+
     # At 0 and 1 one bound is the mean itself; rounding must not push it past the mean or out of [0, 1].
-    low, high = max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
-    return Estimate(value=mean, low=low, high=high, n_questions=n)
+    return max(0.0, min(mean, bound(below, -1))), min(1.0, max(mean, bound(above, +1)))
 
 
-def paired_difference(base: Mapping[str, float], other: Mapping[str, float]) -> Difference:
+def paired_difference(base: Mapping[str, float], other: Mapping[str, float], *, comparisons: int = 1) -> Difference:
     """Mean of other − base over the same questions, with a 95 % interval and a two-sided p-value.
 
     A paired z-test on the differences and two pseudo-questions, +δ and −δ. Where every difference is −1, 0
@@ -160,6 +181,7 @@ def paired_difference(base: Mapping[str, float], other: Mapping[str, float]) -> 
     Args:
         base: question id → statistic in [0, 1].
         other: the same for what is compared with base.
+        comparisons: how many are made at once: the interval and the p-value are corrected for them (Bonferroni).
 
     Raises:
         ValueError: the questions differ, there are none, or a value is not in [0, 1].
@@ -170,16 +192,23 @@ def paired_difference(base: Mapping[str, float], other: Mapping[str, float]) -> 
     if not base or not all(0 <= x <= 1 for values in (base, other) for x in values.values()):
         raise ValueError("expected at least one question, and all values in [0, 1]")
     d = np.array([other[question] - base[question] for question in base])
-    delta = sqrt((float(d @ d) + 1) / (np.count_nonzero(d) + 1))
-    adjusted = np.append(d, [delta, -delta])
-    centre, error = float(adjusted.mean()), float(adjusted.std()) / sqrt(adjusted.size)
+    centre, variance = centre_and_variance(d)
+    z, error = -NormalDist().inv_cdf(LEVEL / comparisons / 2), sqrt(variance)
     return Difference(
         value=float(d.mean()),
-        low=max(-1.0, centre - _Z * error),
-        high=min(1.0, centre + _Z * error),
-        p_value=erfc(abs(centre) / error / sqrt(2)),
+        low=max(-1.0, centre - z * error),
+        high=min(1.0, centre + z * error),
+        p_value=min(1.0, comparisons * erfc(abs(centre) / error / sqrt(2))),
         n_questions=d.size,
+        comparisons=comparisons,
     )
+
+
+def centre_and_variance(d: NDArray[np.float64]) -> tuple[float, float]:
+    """Of the mean of the differences d: the middle of its interval, and its variance (`paired_difference`)."""
+    delta = sqrt((float(d @ d) + 1) / (np.count_nonzero(d) + 1))
+    adjusted = np.append(d, [delta, -delta])
+    return float(adjusted.mean()), float(adjusted.var()) / adjusted.size
 
 
 def _check_k(n: int, k: int) -> None:

@@ -17,6 +17,7 @@ from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.evaluate.result import EvalResult, load_sets
+from rl.study.words import short
 
 SEED = "seed"
 NOT_COMPUTED = frozenset(
@@ -137,7 +138,7 @@ def read_run(root: Path, name: str = "") -> StudyRun:
     status, why = _status(run, config, steps)
     try:
         costs = _costs(steps)
-        curves = _curves(steps)
+        curves = curves_of(steps)
     except (KeyError, TypeError) as error:
         fix = "restore the file from a copy; or leave this run out"
         raise UsageError(f"{run.metrics_file} lacks what a step has: {error!r}", fix=fix) from None
@@ -164,10 +165,11 @@ def arms_of(runs: Sequence[StudyRun], names: dict[str, str] | None = None) -> li
     """
     by_settings: dict[str, list[StudyRun]] = {}
     for run in runs:
-        key = json.dumps(_configured(run), sort_keys=True, default=str) if run.ours else run.name
+        configured = run.ours or SEED in run.settings
+        key = json.dumps(_configured(run), sort_keys=True, default=str) if configured else run.name
         by_settings.setdefault(key, []).append(run)
     groups = list(by_settings.values())
-    differing = differences([group[0] for group in groups])
+    differing = differences([group[0] for group in groups if group[0].ours])
     return [
         Arm(name=_arm_name(group, differing, names or {}), settings=_configured(group[0]), runs=group)
         for group in groups
@@ -193,12 +195,8 @@ def _arm_name(group: Sequence[StudyRun], differing: dict[str, list[Any]], names:
     first = group[0]
     if first.name in names:
         return names[first.name]
-    own = [f"{name} {_short(first.settings.get(name))}" for name in differing]
+    own = [f"{name} {short(first.settings.get(name))}" for name in differing]
     return ", ".join(own) if own and first.ours else first.name
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
 def _status(run: RunDir, config: TrainConfig, steps: Sequence[dict[str, Any]]) -> tuple[Status, str]:
@@ -209,7 +207,8 @@ def _status(run: RunDir, config: TrainConfig, steps: Sequence[dict[str, Any]]) -
     return Status.STOPPED, f"{made} of {config.steps} steps are made"
 
 
-def _curves(steps: Sequence[dict[str, Any]]) -> dict[str, Curve]:
+def curves_of(steps: Sequence[dict[str, Any]]) -> dict[str, Curve]:
+    """The numbers of a run's records of kind `step`, which are in order."""
     names = dict.fromkeys(
         name
         for record in steps

@@ -1,17 +1,14 @@
-"""The report says what the evaluations hold, no more."""
+"""The end of a run says what its evaluations hold, no more."""
 
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from rewards.verdict import Mark
 from rl.core import cli
-from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.core.types import Problem
 from rl.evaluate.result import EvalResult, summary_json
-from rl.observe.report import by_set, draw, evaluations, gains_table, most_improved, summary_lines
+from rl.observe.report import summary_lines
 from tests.observe.recorded import new_run, step_record
 from tests.results import eval_result, question_result
 
@@ -27,16 +24,6 @@ def evaluation(step: int, right: int, n: int = 4) -> EvalResult:
         for p in PROBLEMS
     ]
     return eval_result(questions, step=step, n=n)
-
-
-def test_the_table_has_a_row_for_each_run_against_its_own_start() -> None:
-    runs = {"a": [evaluation(0, 1), evaluation(5, 9), evaluation(10, 15)], "b": [evaluation(0, 1, n=6)]}
-    head, _, first, second = gains_table(runs).splitlines()
-    assert "pass@4 before" in head
-    assert first.startswith("| a | 20 | 10 | 10.0 [")
-    assert "| 80.0 [" in first
-    assert "| +70.0 [" in first
-    assert "| +0.0 [" in second
 
 
 def test_the_summary_of_a_run_has_each_set_at_the_start_the_best_and_the_end(tmp_path: Path) -> None:
@@ -60,35 +47,7 @@ def test_the_summary_of_a_run_has_each_set_at_the_start_the_best_and_the_end(tmp
     assert best.startswith("best held-out pass@1: 0.800 at step 5; best of 3, so optimistic")
 
 
-def test_evaluations_are_grouped_by_set() -> None:
-    first, second = evaluation(0, 1), evaluation(5, 9)
-    runs = {"a": {"heldout": [first], "gsm8k@test": [second]}, "b": {"heldout": [second]}}
-    assert by_set(runs) == {"heldout": {"a": [first], "b": [second]}, "gsm8k@test": {"a": [second]}}
-
-
-def test_the_example_is_the_problem_that_gained_most() -> None:
-    before, after = evaluation(0, 0), evaluation(10, 1)
-    assert most_improved([before, after]) == (
-        "0+1 = 1: before –, –, –, – (0 of 4 right); after 1, 1, 1, 1 (4 of 4 right)"
-    )
-    assert most_improved([after, before]) == ""
-
-
-def test_the_picture_is_drawn(tmp_path: Path) -> None:
-    runs = {"a": [evaluation(0, 1), evaluation(5, 9)]}
-    draw({"heldout": runs, "gsm8k@test": runs}, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no config\.json"):
-        evaluations(RunDir(tmp_path))
-
-
-def test_a_replay_has_no_evaluations_and_says_how_to_make_them(tmp_path: Path) -> None:
+def test_a_replay_has_no_evaluations_and_says_where_its_time_went(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", "--replay", "runs/recorded")
     run.log(**step_record(1))
     assert summary_lines(run) == ["the learner waited 20% of its time; staleness was 4 steps at the most"]
-    with pytest.raises(UsageError, match=r"has no evaluation$") as told:
-        evaluations(run)
-    assert told.value.fix == f"python -m rl.eval {run.root}"

@@ -11,6 +11,7 @@ from typing import Any
 
 BUCKET = {"id": "UnVuOjE=", "displayName": "a run", "config": "{}", "tags": [], "summaryMetrics": "{}"}
 BUCKET |= {"historyTail": "[]", "eventsTail": "[]", "wandbConfig": "{}", "logLineCount": 0, "eventsLineCount": 0}
+VIEWER = {"id": "VTox", "entity": "me", "username": "me", "email": "me@here", "flags": "{}", "teams": {"edges": []}}
 
 
 class Cloud(ThreadingHTTPServer):
@@ -21,6 +22,8 @@ class Cloud(ThreadingHTTPServer):
         """The run's history by place in its file, as the server has it."""
         self.files: set[str] = set()
         self.ended = 0
+        self.views: dict[str, dict[str, Any]] = {}
+        """Saved workspaces and reports, by their type."""
 
     @property
     def url(self) -> str:
@@ -62,6 +65,20 @@ class Handler(BaseHTTPRequestHandler):
         if "mutation CreateRunFiles" in request["query"]:
             files = [{"name": name, "uploadUrl": f"{self.server.url}/upload/{name}"} for name in given["files"]]
             return {"data": {"createRunFiles": {"runID": bucket["id"], "uploadHeaders": [], "files": files}}}
+        if "viewer {" in request["query"]:
+            return {"data": {"viewer": VIEWER}}
+        if "mutation UpsertView2" in request["query"] or "mutation upsertView" in request["query"]:
+            self.server.views[given["type"]] = json.loads(given["spec"])
+            view = {"id": "dg==", "name": given["name"], "displayName": given["displayName"], "spec": given["spec"]}
+            return {"data": {"upsertView": {"view": view | {"project": project}, "inserted": True}}}
+        if "internalId" in request["query"]:
+            return {"data": {"project": project | {"internalId": "cDox"}}}
+        if "query GetProjects" in request["query"]:
+            own = {"name": "tally", "entityName": "me", "createdAt": "2026-01-01", "isBenchmark": False, "user": None}
+            last = {
+                "pageInfo": {"endCursor": None, "hasNextPage": False, "hasPreviousPage": False, "startCursor": None}
+            }
+            return {"data": {"models": last | {"edges": [{"node": own | {"id": "p", "__typename": "Project"}}]}}}
         return {"data": None, "errors": [{"message": "unknown here"}]}
 
     def _take(self, sent: dict[str, Any]) -> None:

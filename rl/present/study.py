@@ -1,0 +1,138 @@
+"""What a report is about: the runs of its arguments, by arm, and what is claimed of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rl.core.config import HELDOUT
+from rl.core.errors import UsageError
+from rl.study.claims import insights
+from rl.study.foreign import read_foreign
+from rl.study.insights import Insight, Kind
+from rl.study.runs import Arm, StudyRun, arms_of, differences, read_run
+from rl.study.sweepdir import Entry, SweepDir
+from rl.study.words import listing
+
+METRIC = "pass@1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """Runs, side by side."""
+
+    title: str
+    reason: str
+    """Why the runs were made, where a plan says it."""
+    metric: str
+    """What arms are compared by."""
+    set: str
+    """The problem set that it is measured on."""
+    arms: list[Arm]
+    entries: dict[str, Entry]
+    """What the plan of a sweep says of a run, by the run's name."""
+    insights: list[Insight]
+    left_out: list[str]
+    """What could not be read, each with the reason."""
+    sources: list[Path]
+
+    @property
+    def runs(self) -> list[StudyRun]:
+        return [run for arm in self.arms for run in arm.runs]
+
+    @property
+    def arm_of(self) -> dict[str, str]:
+        """The name of a run → that of its arm."""
+        return {run.name: arm.name for arm in self.arms for run in arm.runs}
+
+    @property
+    def answer(self) -> str:
+        """Which run to deploy, or that the evidence does not choose."""
+        said = [insight.text for insight in self.insights if insight.kind is Kind.DEPLOY]
+        return said[0][0].upper() + said[0][1:] if said else "Nothing here says which run to deploy."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    runs: list[StudyRun]
+    arms: dict[str, str]
+    """The name of a run → that of its arm, where a plan names it."""
+    entries: dict[str, Entry]
+
+
+def read_study(sources: Sequence[Path]) -> Study:
+    """Reads runs, sweeps, and tables of other tools, in any mix.
+
+    What cannot be read is left out and told, as long as there is something else.
+
+    Raises:
+        UsageError: nothing could be read.
+    """
+    read, left_out = list[_Source](), list[str]()
+    sources = list(dict.fromkeys(sources))
+    for path, name in zip(sources, _short(sources), strict=True):
+        try:
+            read.append(_read(path, name, alone=len(sources) == 1))
+        except UsageError as error:
+            if len(sources) == 1:
+                raise
+            left_out.append(f"{error} ({error.fix})")
+    if not read:
+        fix = "name at least one run, sweep or table that can be read"
+        raise UsageError(f"nothing of these can be read: {'; '.join(left_out)}", fix=fix)
+    sweeps = [SweepDir(path) for path in sources if SweepDir.is_sweep(path)]
+    plan = sweeps[0].plan() if len(sweeps) == 1 else None
+    runs = [run for source in read for run in source.runs]
+    if not runs:
+        raise UsageError(f"{sources[0]} has no run", fix="start its runs: python -m rl.sweep")
+    names = {name: arm for source in read for name, arm in source.arms.items()}
+    criteria = {entry.arm: entry.criteria for source in read for entry in source.entries.values() if entry.criteria}
+    arms = arms_of(runs, names) if plan else _in_order(arms_of(runs, names))
+    metric, set = (plan.metric, plan.set) if plan else (METRIC, HELDOUT)
+    return Study(
+        title=plan.name if plan else _title(sources),
+        reason=plan.reason if plan else "",
+        metric=metric,
+        set=set,
+        arms=arms,
+        entries={name: entry for source in read for name, entry in source.entries.items()},
+        insights=insights(arms, metric=metric, set=set, criteria=criteria),
+        left_out=left_out,
+        sources=sources,
+    )
+
+
+def _read(path: Path, name: str, *, alone: bool) -> _Source:
+    """A source; where there are others, its runs are told from theirs by its name."""
+    prefix = "" if alone else f"{name}/"
+    if SweepDir.is_sweep(path):
+        sweep = SweepDir(path)
+        entries = {prefix + entry.name: entry for entry in sweep.entries()}
+        arms = {name: prefix + entry.arm for name, entry in entries.items()}
+        return _Source(runs=_named(sweep.runs(), prefix), arms=arms, entries=entries)
+    if path.is_file():
+        return _Source(runs=_named(read_foreign(path), prefix), arms={}, entries={})
+    return _Source(runs=[read_run(path, name)], arms={}, entries={})
+
+
+def _named(runs: Sequence[StudyRun], prefix: str) -> list[StudyRun]:
+    return [replace(run, name=prefix + run.name) for run in runs]
+
+
+def _in_order(arms: Sequence[Arm]) -> list[Arm]:
+    """By the setting in which they differ, where that is one number, as in a sweep over rates; else as they came."""
+    differing = list(differences([arm.runs[0] for arm in arms]))
+    values = [arm.settings.get(name) for arm in arms for name in differing]
+    if len(differing) == 1 and all(isinstance(value, int | float) for value in values):
+        return sorted(arms, key=lambda arm: arm.settings[differing[0]])
+    return list(arms)
+
+
+def _short(sources: Sequence[Path]) -> list[str]:
+    """A name for each source: its last part, or its path where several end alike."""
+    ends = [path.absolute().name for path in sources]
+    return [end if ends.count(end) == 1 else str(path) for end, path in zip(ends, sources, strict=True)]
+
+
+def _title(sources: Sequence[Path]) -> str:
+    names = _short(sources)
+    return listing(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
