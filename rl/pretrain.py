@@ -1,6 +1,6 @@
-"""Make the starter model: a tiny Qwen2, trained from scratch on the starter's arithmetic.
+"""Make a starter model: a tiny Qwen2, trained from scratch on the starter's arithmetic.
 
-    python -m rl.pretrain --out DIR
+    python -m rl.pretrain --out DIR [--size small]
 
 It learns two habits, to work a problem out and to estimate the answer at once, and stops before it is good at the
 first. So at temperature 1 it is right a third of the time, and reinforcement has two things to find: that working it
@@ -13,7 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -28,24 +28,41 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-STEPS = 2000
-"""Where held-out pass@1 at temperature 1 is near a third."""
-
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARMUP = 50
 ESTIMATED_SHARE = 0.6
 """Of the completions in training; the others are worked out."""
 
-SHAPE = {
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "head_dim": 32,
-    "max_position_embeddings": 512,
-}
+MAX_POSITIONS = 512
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a model, as Qwen2's configuration names it."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    steps: int
+    """Where held-out pass@1 at temperature 1 is near a third."""
+
+    @property
+    def shape(self) -> dict[str, int]:
+        heads = self.num_attention_heads
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "head_dim": self.hidden_size // heads,
+            "max_position_embeddings": MAX_POSITIONS,
+        }
+
+
+SIZES = {"default": Size(128, 384, 4, 4, steps=2000), "small": Size(64, 192, 3, 4, steps=2500)}
 MEASURED_PROBLEMS = 512
 SAMPLES_PER_PROBLEM = 8
 MAX_COMPLETION_TOKENS = 32
@@ -74,13 +91,13 @@ def build_tokenizer() -> "Qwen2Tokenizer":
         unk_token=UNK,
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
-        model_max_length=SHAPE["max_position_embeddings"],
+        model_max_length=MAX_POSITIONS,
     )
     tokenizer.add_tokens(BOX)
     return tokenizer
 
 
-def build_model(tokenizer: "Qwen2Tokenizer") -> "Qwen2ForCausalLM":
+def build_model(tokenizer: "Qwen2Tokenizer", size: Size) -> "Qwen2ForCausalLM":
     """An untrained model; its weights come from torch's global generator."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -91,7 +108,7 @@ def build_model(tokenizer: "Qwen2Tokenizer") -> "Qwen2ForCausalLM":
         bos_token_id=None,
         tie_word_embeddings=True,
         dtype="float32",
-        **SHAPE,
+        **size.shape,
     )
     return Qwen2ForCausalLM(config)
 
@@ -184,14 +201,19 @@ def measure(model: "Qwen2ForCausalLM", tokenizer: "Qwen2Tokenizer") -> dict[str,
     }
 
 
-def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
+def make(out: Path, *, seed: int, size: str = "default", steps: int | None = None) -> dict[str, Any]:
     """Trains, measures, and writes the folder; returns its record, which the folder keeps as STARTER.json.
+
+    Args:
+        size: a name of `SIZES`.
+        steps: None for those of the size.
 
     Raises:
         UsageError: `out` holds something already, or there is no step to take.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not an empty folder", fix="name another --out, or move it away first")
+    steps = SIZES[size].steps if steps is None else steps
     if steps < 1:
         raise UsageError(f"--steps {steps} trains nothing", fix="give 1 or more")
     import torch
@@ -202,7 +224,7 @@ def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     started = time.monotonic()
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, SIZES[size])
     train(model, tokenizer, random=Random(seed), steps=steps)
     minutes = (time.monotonic() - started) / 60
 
@@ -210,7 +232,7 @@ def make(out: Path, *, seed: int, steps: int) -> dict[str, Any]:
     tokenizer.save_pretrained(out)
     record = {
         "what": "trained from scratch on arithmetic by rl.pretrain: a stand-in, not a language model",
-        "command": f"python -m rl.pretrain --seed {seed} --steps {steps}",
+        "command": f"python -m rl.pretrain --seed {seed} --steps {steps}{f' --size {size}' * (size != 'default')}",
         "seed": seed,
         "steps": steps,
         "batch": BATCH,
@@ -232,9 +254,10 @@ def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m rl.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("starter_model"), help="new folder (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and samples (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--size", choices=SIZES, default="default", help="small: a fifth of the weights")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: those of the size)")
     args = parser.parse_args(argv)
-    record = make(args.out, seed=args.seed, steps=args.steps)
+    record = make(args.out, seed=args.seed, size=args.size, steps=args.steps)
     for name in ("pass@1", f"pass@{SAMPLES_PER_PROBLEM}"):
         figure = record["heldout"][name]
         print(f"held-out {name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]")

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--dtype", default="auto", help="of the model; auto is float32 on CPU, bfloat16 on CUDA")
     parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter, 512 at the most")
+    parser.add_argument("--max-loras", type=int, default=4, help="adapters mixed in one batch: four a policy do")
     parser.add_argument("--keep", type=int, default=8, help="versions of each policy that stay served")
     parser.add_argument("--max-model-len", type=int, help="tokens of prompt and completion; as many as fit when absent")
     parser.add_argument(
@@ -95,6 +96,8 @@ def _engine(args: argparse.Namespace) -> "Engine":
 
     if not 1 <= args.max_lora_rank <= LORA_RANKS[-1]:
         _fail(f"--max-lora-rank is {args.max_lora_rank}", f"take 1 to {LORA_RANKS[-1]}, the highest that vLLM serves")
+    if args.max_loras < 1:
+        _fail(f"--max-loras is {args.max_loras}", "take 1 or more")
     return VllmEngine(
         Options(
             model=args.model,
@@ -102,6 +105,7 @@ def _engine(args: argparse.Namespace) -> "Engine":
             trust_remote_code=args.trust_remote_code,
             dtype=args.dtype,
             max_lora_rank=args.max_lora_rank,
+            max_loras=args.max_loras,
             keep=args.keep,
             max_model_len=args.max_model_len,
             max_num_seqs=args.max_num_seqs,

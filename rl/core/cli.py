@@ -39,6 +39,8 @@ TRL_NAMES = {
     "lora_r": "lora_rank",
     "max_grad_norm": "grad_clip",
     "warmup_steps": "warmup",
+    "warmup_ratio": "warmup",
+    "optim": "optimizer",
 }
 
 
@@ -108,8 +110,16 @@ def resolve(args: argparse.Namespace) -> Resolved:
     Raises:
         UsageError: an unreadable file, an unknown key, or a value that is out of its range.
     """
-    values, given_by = given(args)
-    sources = dict.fromkeys(TrainConfig.model_fields, "default") | given_by
+    return completed(*given(args))
+
+
+def completed(values: dict[str, Any], given_by: dict[str, str]) -> Resolved:
+    """The configuration of what was given, and of defaults for the rest.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+    values, sources = dict(values), dict.fromkeys(TrainConfig.model_fields, "default") | given_by
     model = values.get("model", STARTER)
     for name, value in defaults_of(model).items():
         if sources[name] == "default":

@@ -4,7 +4,7 @@
 default follows from others.
 """
 
-from math import cos, pi
+from math import ceil, cos, pi
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKind
 
 STARTER = "starter"
+STARTERS = (STARTER, "starter-small")
+"""Names of the embedded models, the default first."""
 HELDOUT = "heldout"
 """The problem set that checkpoints are chosen on; those of `--eval-on` are only reported."""
 VERIFY = "rewards:verify"
@@ -22,9 +24,10 @@ RESUMABLE = (
 """What `--resume` may change: when the run ends and who follows it, never what it computes."""
 REPLAYABLE = (
     *RESUMABLE,
-    *("lr", "schedule", "warmup", "weight_decay", "grad_clip"),
+    *("lr", "schedule", "warmup", "lr_floor", "optimizer", "weight_decay", "grad_clip"),
     *("loss", "clip_low", "clip_high", "advantage_scale", "importance", "importance_cap", "kl_coef"),
-    *("lora_rank", "lora_alpha", "lora_target", "learners", "micro_tokens", "grad_checkpointing", "attention", "dtype"),
+    *("tuning", "lora_rank", "lora_alpha", "lora_target"),
+    *("learners", "micro_tokens", "grad_checkpointing", "attention", "dtype"),
     *("seed", "save_every"),
 )
 """What `--replay` may change: how recorded groups are learned from, never what was asked, sampled or marked."""
@@ -35,8 +38,8 @@ LARGEST_LR = 1e-3
 
 
 def defaults_of(model: str) -> dict[str, Any]:
-    """Settings whose defaults fit the starter alone: other models write longer, and learn at lower rates."""
-    return {} if model == STARTER else {"max_tokens": 512, "lr": 5e-5}
+    """Settings whose defaults fit the starters alone: other models write longer, and learn at lower rates."""
+    return {} if model in STARTERS else {"max_tokens": 512, "lr": 5e-5}
 
 
 class TrainConfig(BaseModel):
@@ -46,7 +49,7 @@ class TrainConfig(BaseModel):
 
     # ---- model and problems
     model: str = STARTER
-    """hub name or folder of a transformers causal model; `starter` is the embedded stand-in"""
+    """hub name or folder of a transformers causal model; `starter` and `starter-small` are embedded stand-ins"""
     revision: str | None = None
     """branch, tag or commit of a hub model (default: its newest)"""
     trust_remote_code: bool = False
@@ -60,7 +63,7 @@ class TrainConfig(BaseModel):
 
     # ---- problems and rewards
     problems: str = STARTER
-    """starter, gsm8k, math, math500, svamp, a JSONL or Parquet file, a hub data set; a mixture: 3*gsm8k,math"""
+    """starter, starter-sums, gsm8k, math, svamp, a JSONL or Parquet file, a hub data set; a mixture: 3*gsm8k,math"""
     data_dir: str | None = None
     """folder with local copies of named sets, like DIR/gsm8k/train.jsonl (default: the hub)"""
     problem_field: str = "problem"
@@ -98,13 +101,17 @@ class TrainConfig(BaseModel):
     batch: PositiveInt = 32
     """samples an update is computed from"""
     lr: float = Field(5e-4, gt=0)
-    """peak learning rate of AdamW on the adapter; 5e-5 for models other than the starter"""
+    """peak learning rate; 5e-5 for models other than the starter"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """of the learning rate after warm-up: constant, or decaying to zero after the last step"""
-    warmup: int = Field(0, ge=0)
-    """steps over which the learning rate rises from zero"""
+    """of the learning rate after warm-up: constant, or decaying to --lr-floor after the last step"""
+    warmup: int | float = Field(0, ge=0)
+    """steps over which the learning rate rises from zero, or their share of all steps where it is below 1"""
+    lr_floor: float = Field(0.0, ge=0, le=1)
+    """what a linear or cosine decay ends at, as a share of --lr"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """of the trained matrices; muon takes the rates of adamw, as its updates are scaled to the same size"""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled weight decay"""
+    """decoupled weight decay of the trained matrices: towards the base model, for full fine-tuning, too"""
     grad_clip: float = Field(1.0, gt=0)
     """largest norm of the gradient"""
     loss: LossKind = LossKind.GRPO
@@ -123,6 +130,8 @@ class TrainConfig(BaseModel):
     """weight of the KL penalty towards the base model; 0 computes none"""
 
     # ---- adapter and learner
+    tuning: Literal["lora", "full"] = "lora"
+    """what is trained: low-rank adapters, or the whole of each linear layer, served as an adapter of full rank"""
     lora_rank: int = Field(16, ge=1, le=512)
     """rank of the adapter"""
     lora_alpha: float = Field(32.0, gt=0)
@@ -199,6 +208,12 @@ class TrainConfig(BaseModel):
             raise ValueError(f"extraction {self.extraction} says nothing to the reward {self.reward}: leave it out")
         if self.warmup > self.steps:
             raise ValueError(f"warmup {self.warmup} is longer than the run: --steps is {self.steps}")
+        if self.warmup >= 1 and self.warmup % 1:
+            steps = f"--warmup {ceil(self.warmup)}"
+            raise ValueError(f"warmup {self.warmup} is no number of steps, nor a share below 1: try {steps}")
+        if self.lr_floor and self.schedule == "constant":
+            fix = "try --schedule linear, or leave --lr-floor out"
+            raise ValueError(f"lr_floor {self.lr_floor:g} says nothing to a constant rate: {fix}")
         return self
 
     @property
@@ -231,12 +246,20 @@ class TrainConfig(BaseModel):
         """Of the advantages, the paper's where the user named none."""
         return self.advantage_scale or LOSS_DEFAULTS[self.loss].scale
 
+    @property
+    def warmup_steps(self) -> int:
+        """A share is rounded up to whole steps, as transformers does."""
+        steps = self.warmup * self.steps if self.warmup < 1 else self.warmup
+        return ceil(round(steps, 9))  # 0.07 × 100 is a little above 7
+
     def lr_at(self, step: int) -> float:
         """The learning rate of the update that makes `step` (1 … steps)."""
-        if step <= self.warmup:
-            return self.lr * step / self.warmup
-        left = (self.steps - step + 1) / max(1, self.steps - self.warmup)
-        return self.lr * {"constant": 1.0, "linear": left, "cosine": (1 - cos(pi * left)) / 2}[self.schedule]
+        warmup = self.warmup_steps
+        if step <= warmup:
+            return self.lr * step / warmup
+        left = (self.steps - step + 1) / max(1, self.steps - warmup)
+        decay = {"constant": 1.0, "linear": left, "cosine": (1 - cos(pi * left)) / 2}[self.schedule]
+        return self.lr * (self.lr_floor + (1 - self.lr_floor) * decay)
 
     def consequences(self) -> list[str]:
         """What follows from the configuration, in sentences for `--dry-run` and the start of a run."""
@@ -259,9 +282,14 @@ class TrainConfig(BaseModel):
         lines.append(f"loss {self.loss}: {recipe}; advantages are divided by: {self.scale}")
         if self.random_weights != "no":
             lines.append(f"random weights, marked by {self.reward}: this shows a path; none of its figures is a result")
-        if self.lr > LARGEST_LR:
+        if self.tuning == "full":
+            lines.append(
+                "full fine-tuning of the linear layers, served as an adapter of full rank; "
+                "--lora-rank and --lora-alpha say nothing to it"
+            )
+        if self.tuning == "lora" and self.lr > LARGEST_LR:
             lines.append(f"lr {self.lr:g} is above every published LoRA rate: expect the policy to collapse")
-        if self.lr <= FULL_FINE_TUNING_LR:
+        if self.tuning == "lora" and self.lr <= FULL_FINE_TUNING_LR:
             lines.append(
                 f"lr {self.lr:g} is a rate for full fine-tuning: a LoRA adapter hardly moves at it, so expect a flat "
                 "curve. Published LoRA recipes use 1e-5 to 2e-4 on 0.5B–8B models; the starter model learns at 5e-4"

@@ -37,6 +37,13 @@ STEP = (
     ),
     Metric("kl", "train", "nats", "steady", "mean KL to the base, where --kl-coef is not 0"),
     Metric(
+        "entropy",
+        "sampler",
+        "nats",
+        "steady",
+        "of the sampler's next token: mean −logprob of the batch's tokens, an unbiased estimate at those places",
+    ),
+    Metric(
         "no_signal",
         "sampler",
         "share",

@@ -101,6 +101,11 @@ class Child:
         if self.exit_code is None:
             self._process.terminate()
 
+    def interrupt(self) -> None:
+        """What Ctrl-C does: a run finishes its step, saves and ends."""
+        if self.exit_code is None:
+            self._process.send_signal(signal.SIGINT)
+
     def wait(self, timeout_s: float) -> int | None:
         """The exit code, once it has ended; None where it runs on."""
         with suppress(subprocess.TimeoutExpired):

@@ -15,6 +15,7 @@ from rl.core.rundir import RunDir
 from rl.problems.golds import check_reward
 from rl.problems.models import pin_model, resolve_model
 from rl.problems.prompt import prompt_text
+from rl.problems.shapes import adapter_rank
 from rl.problems.sources import check_problems, fingerprint, load_problems
 
 LIMITS = ("max_minutes", "token_budget", "patience")
@@ -85,6 +86,7 @@ def created(
     config = resolved.config
     left_out = check(config)
     resolve_model(config)
+    adapter_rank(config)  # whether it can be served
     run = RunDir(root or Path("runs") / rundir.new_name(config))
     recorded = RunDir(Path(config.replay)) if config.replay is not None else None
     if run.exists:

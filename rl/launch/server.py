@@ -14,6 +14,10 @@ from rl.core.errors import ServerError, UsageError, first_line
 from rl.core.processes import Child
 from rl.launch.placement import WHOLE
 from rl.problems.models import resolve_model
+from rl.problems.shapes import adapter_rank
+
+LORAS_A_POLICY = 4
+"""Adapters of a policy that are sampled by at the same time: its newest versions, and one that is evaluated."""
 
 
 def listen(port: int) -> socket.socket:
@@ -79,6 +83,8 @@ def start_server(
     env: Mapping[str, str],
     *,
     gpu_memory: float | None = None,
+    max_lora_rank: int | None = None,
+    policies: int = 1,
     name: str = "server",
     pulse: Path | None = None,
 ) -> Child:
@@ -86,6 +92,8 @@ def start_server(
 
     Args:
         gpu_memory: share of the GPU's memory that it may take; None is the configuration's, or that of a server alone.
+        max_lora_rank: highest rank of an adapter; None is that of the configuration's.
+        policies: that are trained at the same time.
         pulse: what it touches each second while it answers.
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
@@ -93,7 +101,8 @@ def start_server(
     served_name = folder.resolve().name if folder.is_dir() else config.model
     command += ["--model", resolve_model(config), "--served-name", served_name, "--dtype", config.dtype]
     command += ["--trust-remote-code"] if config.trust_remote_code else []
-    command += ["--max-lora-rank", str(config.lora_rank), "--seed", str(config.seed)]
+    command += ["--max-lora-rank", str(max_lora_rank or adapter_rank(config)), "--seed", str(config.seed)]
+    command += ["--max-loras", str(LORAS_A_POLICY * policies)]
     command += ["--gpu-memory", str(gpu_memory or config.gpu_memory or WHOLE)]
     command += ["--pulse", str(pulse.absolute())] if pulse else []
     return Child(name, command, log, env, pass_fds=[listener.fileno()])

@@ -77,7 +77,7 @@ class Supervisor:
                 run.add_provenance()
             tracker = Tracker(run, config, environment(run))
             past = list(self._records.values())
-            with TrainConsole(config, start, past) as console, tracker, Children() as children:
+            with TrainConsole(run, config, start, past) as console, tracker, Children() as children:
                 for line in (f"run {run.root}", *config.consequences(), str(self._placement)):
                     console.say(line)
                 console.status("starting")

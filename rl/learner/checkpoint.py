@@ -2,7 +2,7 @@
 
     checkpoints/step-000050/
         adapter_model.safetensors, adapter_config.json     `PeftModel.from_pretrained` reads these
-        optimizer.pt                                       AdamW's state
+        optimizer.pt                                       the optimizer's state
         checkpoint.json                                    step, and the hash of each file; written last
 
 A checkpoint is made under another name and renamed when it is whole; it goes the same way. What a resume needs beside

@@ -1,4 +1,4 @@
-"""The policy: a frozen base model with a LoRA adapter, and the log-probabilities it gives to completions."""
+"""The policy: a frozen base model with an adapter, and the log-probabilities it gives to completions."""
 
 import json
 from contextlib import AbstractContextManager, nullcontext
@@ -7,11 +7,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError, first_line
 from rl.learner.collate import MiniBatch
+from rl.learner.full import make_full
+from rl.problems.shapes import full_rank, lora_target_names, targeted
 from rollout_server.schema import CONFIG_KEY
 
 MICRO_TOKENS = 4096
@@ -25,11 +27,11 @@ class Policy(nn.Module):
     Args:
         model: folder of the base.
         config: its `seed` is that of the adapter's initial weights: A is random and B zero, so the policy begins as
-            the base.
+            the base. Of full fine-tuning nothing is random.
 
     Raises:
         UsageError: the model cannot be loaded, or not with this attention, or `lora_target` names modules that the
-            model does not have.
+            model does not have, or full fine-tuning needs a rank that cannot be served.
     """
 
     def __init__(self, model: str, config: TrainConfig, device: torch.device) -> None:
@@ -54,12 +56,17 @@ class Policy(nn.Module):
         vocabulary = base.config.get_text_config().vocab_size
         self.micro_tokens = config.micro_tokens or min(MICRO_TOKENS, LOGITS_BYTES // (4 * vocabulary))
         """Padded tokens in one forward pass: fewer than usual where the vocabulary is large."""
-        target = lora_target(config.lora_target, base)
+        targeted(base, config.lora_target)  # whether they are there
+        target = config.lora_target if config.lora_target == "all-linear" else lora_target_names(config.lora_target)
+        full = config.tuning == "full"
+        rank = full_rank(base, config.lora_target) if full else config.lora_rank
         torch.manual_seed(config.seed)
         lora = LoraConfig(
-            r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=target, task_type="CAUSAL_LM"
+            r=rank, lora_alpha=rank if full else config.lora_alpha, target_modules=target, task_type="CAUSAL_LM"
         )
         self.model: PeftModel = get_peft_model(base, lora)
+        if full:
+            make_full(self.model)
         self.model.train()
 
     def forward(self, batch: MiniBatch) -> Tensor:
@@ -102,24 +109,6 @@ class Policy(nn.Module):
 
     def load_adapter(self, adapter: bytes) -> None:
         set_peft_model_state_dict(self.model, load(adapter))
-
-
-def lora_target(names: str, base: PreTrainedModel) -> str | list[str]:
-    """What peft's `target_modules` gets.
-
-    Raises:
-        UsageError: the model has no layer of one of these names, which peft would leave out silently.
-    """
-    if names == "all-linear":
-        return names
-    output = base.get_output_embeddings()  # the embedding's own matrix where they are tied, so never a target
-    linear = (n for n, layer in base.named_modules() if isinstance(layer, nn.Linear) and layer is not output)
-    known = {name.rpartition(".")[2] for name in linear}
-    wanted = [name.strip() for name in names.split(",")]
-    if unknown := [name for name in wanted if name not in known]:
-        fix = f"its linear layers are {', '.join(sorted(known))}; or take all-linear"
-        raise UsageError(f"--lora-target: the model has no layer {unknown[0]!r}", fix=fix)
-    return wanted
 
 
 def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, temperature: float) -> Tensor:

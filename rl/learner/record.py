@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import fsum
 from typing import Any
 
 from rl.buffer.ledger import Turn
 from rl.buffer.tables import State
-from rl.core.types import Group
+from rl.core.types import Group, Rollout
 from rl.learner.collate import staleness_of
 from rl.learner.publish import Proof
 from rl.learner.step import StepStats
@@ -50,9 +51,23 @@ def step_record(
         "truncated": sum(rollout.finish_reason == "length" for rollout in rollouts) / len(rollouts),
         "staleness_mean": sum(staleness) / len(staleness),
         "staleness_max": max(staleness),
+        "entropy": entropy(rollouts),
         **asdict(stats),
         "mismatch_kl": proof.mismatch_kl if proof else None,
         "publish_s": proof.publish_s if proof else None,
         "wait_s": wait_s,
         "step_s": step_s,
     }
+
+
+def entropy(rollouts: Sequence[Rollout]) -> float:
+    """Of the sampler, at its temperature, in nats a token: the mean of −sampler_logprob over these tokens.
+
+    Under μ the expectation of −log μ(token) is the entropy of μ: a Monte Carlo estimate of the mean entropy of the next
+    token, without bias at the places where it is taken. Those are a batch's, of groups with signal alone: where the
+    policy is sure of many problems, its entropy over all of them is lower.
+
+    Example: log-probabilities (−0.1, −0.5) and (−0.3,) give 0.3.
+    """
+    logprobs = [logprob for rollout in rollouts for logprob in rollout.sampler_logprobs]
+    return -fsum(logprobs) / len(logprobs)

@@ -17,6 +17,7 @@ from rl.core.types import Group
 from rl.learner.ages import AgeStats, age_classes, age_stats
 from rl.learner.collate import MiniBatch, micro_batches, rows_of, shard
 from rl.learner.loss import Loss, LossSums, importance_weights, policy_loss
+from rl.learner.optimizer import make_optimizer
 from rl.learner.policy import Policy
 
 
@@ -51,7 +52,7 @@ class Learner:
         # Looking for unused parameters (there are none) has DDP sum every step in the same buckets: otherwise its first
         # step has buckets of its own, and three ranks or more add up to other bits in the first step after a resume.
         self._model = DistributedDataParallel(policy, find_unused_parameters=True) if self._world > 1 else policy
-        self.optimizer = torch.optim.AdamW(policy.trainable, lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = make_optimizer(policy.trainable, config)
 
     def step(self, groups: Sequence[Group], step: int) -> StepStats:
         """The update that makes `step`.

@@ -12,8 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rl.core.config import TrainConfig
+from rl.core.rundir import RunDir
 from rl.observe.readings import Record, clock, eval_line, seconds_left, step_line
-from rl.observe.rules import patience_s
+from rl.observe.rules import findings_so_far, patience_s, telling_evaluations
+
+DIAGNOSE_EVERY = 10
+"""Steps between two looks for what is wrong; each evaluation is followed by one, too."""
 
 
 class MetricsTail:
@@ -60,8 +64,11 @@ class TrainConsole:
         past: what was logged before.
     """
 
-    def __init__(self, config: TrainConfig, done: int, past: Sequence[Record]) -> None:
-        self._config = config
+    def __init__(self, run: RunDir, config: TrainConfig, done: int, past: Sequence[Record]) -> None:
+        self._run, self._config = run, config
+        self._evals = [record for record in past if record["kind"] == "eval"]
+        self._evaluations = telling_evaluations(run, self._evals)
+        self._found: set[str] = set()
         self._steps = [record for record in past if record["kind"] == "step" and record["step"] <= done]
         self._console = Console(highlight=False, soft_wrap=True)
         self._progress = Progress(
@@ -121,5 +128,17 @@ class TrainConsole:
             left = clock(seconds_left(self._steps, self._config) or 0)
             self._progress.update(self._task, description="training", completed=record["step"], left=f"{left} left")
             self.say(step_line(record, self._config.steps, width))
+            if record["step"] % DIAGNOSE_EVERY == 0:
+                self._diagnose()
         elif record["kind"] == "eval":
             self.say(eval_line(record, width))
+            self._evals.append(record)
+            self._evaluations = telling_evaluations(self._run, self._evals)
+            self._diagnose()
+
+    def _diagnose(self) -> None:
+        """Says what is wrong, each thing once."""
+        for finding in findings_so_far(self._config, self._steps, self._evaluations):
+            if finding.rule not in self._found:
+                self._found.add(finding.rule)
+                self.say(f"! {finding.line}")

@@ -16,9 +16,10 @@ from rich.text import Text
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import OTHER_VERSION, RunDir
+from rl.evaluate.result import EvalResult
 from rl.observe.console import MetricsTail
 from rl.observe.readings import READINGS, RECENT, Record, clock, headline, seconds_left
-from rl.observe.rules import concerns
+from rl.observe.rules import findings_so_far, silence, telling_evaluations
 from rl.observe.stopping import Ending, ending
 
 REFRESH_S = 1.0
@@ -43,6 +44,8 @@ class Look:
     """In order, without those that a resume has not made again."""
     evals: dict[str, list[Record]]
     """By set, the held-out problems first; each in the order of steps."""
+    evaluations: list[EvalResult]
+    """Of the held-out problems, those that tell most."""
     groups: dict[str, int]
     """How many are in each state."""
     quiet_s: float | None
@@ -69,6 +72,7 @@ class Watched:
         self._steps: dict[int, Record] = {}
         self._evals: dict[tuple[str, int], Record] = {}
         self._newest: Record | None = None
+        self._evaluations: list[EvalResult] = []
 
     def look(self) -> Look:
         try:
@@ -85,6 +89,9 @@ class Watched:
                 self._steps[record["step"]] = record
             elif record["kind"] == "eval":
                 self._evals[record["set"], record["step"]] = record
+                self._evaluations = []
+        if self._evals and not self._evaluations:
+            self._evaluations = telling_evaluations(self._run, self._evals.values())
         config, steps = self._run.config(), list(self._steps.values())
         sets = sorted({name for name, _ in self._evals}, key=lambda name: (name != HELDOUT, name))
         return Look(
@@ -92,6 +99,7 @@ class Watched:
             running=in_progress(self._run),
             steps=steps,
             evals={name: [r for (s, _), r in sorted(self._evals.items()) if s == name] for name in sets},
+            evaluations=self._evaluations,
             groups=_groups(self._run),
             quiet_s=_since(self._newest["time"]) if self._newest else None,
             ended=ending(config, [*steps, *self._evals.values()]),
@@ -186,8 +194,7 @@ def _parts(run: RunDir, look: Look, width: int, readings: int, by_age: bool) -> 
     yield progress
     if look.steps:
         yield Text(_coverage(look.steps[-1]), style="dim")
-        makes_steps = look.running and not look.ended
-        for concern in concerns(look.steps, quiet_s=look.quiet_s if makes_steps else None):
+        for concern in _concerns(look):
             yield Text(f"! {concern}", style="bold yellow")
         yield ""
         yield _curves(look.steps, width, readings)
@@ -200,6 +207,13 @@ def _parts(run: RunDir, look: Look, width: int, readings: int, by_age: bool) -> 
     if look.groups:
         yield ""
         yield Text("groups  " + ", ".join(f"{n} {state}" for state, n in look.groups.items()))
+
+
+def _concerns(look: Look) -> list[str]:
+    found = [finding.line for finding in findings_so_far(look.config, look.steps, look.evaluations, look.groups)]
+    quiet_s = look.quiet_s if look.running and not look.ended else None
+    word = silence(look.steps, quiet_s) if quiet_s is not None else None
+    return [*found, word] if word else found
 
 
 def _standing(look: Look) -> str:

@@ -1,4 +1,4 @@
-"""Where models come from: the starter, a folder, the hub, or random weights in the shape of one of these.
+"""Where models come from: the starters, a folder, the hub, or random weights in the shape of one of these.
 
 Whoever starts a run pins and fetches its model; from then on every process finds it on this machine.
 """
@@ -10,10 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rl.core.config import STARTER, TrainConfig
+from rl.core.config import STARTERS, TrainConfig
 from rl.core.errors import UsageError, first_line
 from rl.problems import random_weights
-from rl.problems.starter import STARTER_MODEL
+from rl.problems.starter import STARTER_MODELS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -70,12 +70,12 @@ def _is_made_up(config: TrainConfig) -> bool:
 
 
 def _on_hub(config: TrainConfig) -> bool:
-    return config.model != STARTER and not _is_made_up(config) and not Path(config.model).expanduser().is_dir()
+    return config.model not in STARTERS and not _is_made_up(config) and not Path(config.model).expanduser().is_dir()
 
 
 def _folder(config: TrainConfig) -> Path:
-    if config.model == STARTER:
-        return STARTER_MODEL
+    if config.model in STARTERS:
+        return STARTER_MODELS[config.model]
     if not _on_hub(config):
         return Path(config.model).expanduser()
     return _local_copy(config) or _fetch(config)

@@ -3,7 +3,7 @@ r"""Problem → prompt tokens, and completion tokens → text."""
 import heapq
 from collections.abc import Sequence
 
-from rl.core.config import STARTER, TrainConfig
+from rl.core.config import STARTERS, TrainConfig
 from rl.core.errors import UsageError, first_line
 from rl.core.types import Problem
 from rollout_server.schema import Sampling
@@ -26,7 +26,7 @@ def prompt_text(config: TrainConfig) -> str:
     Raises:
         UsageError: `--prompt` is no built-in one and has no such place.
     """
-    default = "plain" if config.model == STARTER else "boxed"
+    default = "plain" if config.model in STARTERS else "boxed"
     name = default if config.prompt is None else config.prompt
     text = PROMPTS.get(name, name)
     if PLACE not in text:

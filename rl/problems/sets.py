@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rewards import extract
-from rl.core.config import STARTER, TrainConfig
+from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.problems.hub import hub_splits
 from rl.problems.rows import EXAMPLE, SUFFIXES, Row, read_rows, split_files
-from rl.problems.starter import starter_problems
+from rl.problems.starter import STARTER_SETS, starter_problems
 
 HELDOUT_SHARE = 0.1
 """Of the problems that are trained on."""
@@ -130,8 +130,8 @@ def find_source(name: str, config: TrainConfig, *, preferred: str) -> Source:
     """
     word, _, split = name.rpartition("@") if re.search(r"@\w+$", name) else (name, "", "")
     choose = partial(_chosen, word, split, preferred)
-    if word == STARTER:
-        return _starter(name, split or ("train" if preferred == "train" else "heldout"))
+    if word in STARTER_SETS:
+        return _starter(word, name, split or ("train" if preferred == "train" else "heldout"))
     named = NAMED_SETS.get(word)
     read = named.read if named else _by_fields(config.problem_field, config.answer_field)
     rules = word if named else f"{config.problem_field}/{config.answer_field}"
@@ -145,7 +145,7 @@ def find_source(name: str, config: TrainConfig, *, preferred: str) -> Source:
     if (hub := re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?", word)) and not word.endswith(SUFFIXES):
         fix = "connect to the hub, name one of several configurations as owner/name/config, or name a local file"
         return _on_hub(name, hub_splits(hub[1], hub[2], None, fix), choose, read, rules)
-    known = ", ".join([STARTER, *NAMED_SETS])
+    known = ", ".join([*STARTER_SETS, *NAMED_SETS])
     fix = f"name a file ({', '.join(SUFFIXES)}), a folder of them, a hub data set owner/name, or one of {known}"
     raise UsageError(f"cannot read the problems {name}: there is no such file", fix=fix)
 
@@ -179,11 +179,11 @@ def _chosen(word: str, asked: str, preferred: str, splits: Collection[str]) -> s
     raise UsageError(message, fix="name one: " + " or ".join(f"{word}@{split}" for split in splits))
 
 
-def _starter(name: str, split: str) -> Source:
-    split = _chosen(STARTER, split, split, ("train", "heldout"))
-    heldout = starter_problems("heldout")
-    problems = heldout if split == "heldout" else [*starter_problems("train"), *heldout]
-    rows = [(STARTER, {"problem": p.text, "answer": p.gold}) for p in problems]
+def _starter(word: str, name: str, split: str) -> Source:
+    split = _chosen(word, split, split, ("train", "heldout"))
+    heldout = starter_problems("heldout", word)
+    problems = heldout if split == "heldout" else [*starter_problems("train", word), *heldout]
+    rows = [(word, {"problem": p.text, "answer": p.gold}) for p in problems]
     ids = {p.id for p in heldout}
     return Source(name, split, lambda: rows, _by_fields("problem", "answer"), is_heldout=ids.__contains__)
 

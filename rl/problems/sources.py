@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from rl.core.config import HELDOUT, STARTER, TrainConfig
+from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.types import Problem
 from rl.problems.golds import gold_faults, has_own_reward
 from rl.problems.order import Mixture
 from rl.problems.sets import Source, find_source, parse_mixture
-from rl.problems.starter import starter_problems
+from rl.problems.starter import STARTER_SETS, starter_problems
 from rl.problems.stored import StoredProblems, cached_json, concatenated, stored, version_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def load_problems(config: TrainConfig, split: Split) -> Sequence[Problem]:
         UsageError: a source cannot be read, a row lacks a field, or nothing is left of a set.
     """
     if _only_starter(config):
-        return starter_problems(split)
+        return starter_problems(split, config.problems)
     if split == "heldout":
         return _not_empty(_heldout(config), f"{config.problems} has no heldout problems")
     parts, weights = _training(config), [weight for weight, _ in parse_mixture(config.problems)]
@@ -169,7 +169,7 @@ def _only_evaluated(config: TrainConfig) -> dict[str, Source]:
 
 def _only_starter(config: TrainConfig) -> bool:
     """Then all is in memory, and nothing is imported to read files."""
-    return config.problems == STARTER and config.eval_sets == [HELDOUT]
+    return config.problems in STARTER_SETS and config.eval_sets == [HELDOUT]
 
 
 def _not_empty(problems: StoredProblems, what: str) -> StoredProblems:

@@ -1,7 +1,7 @@
-"""The embedded default: a tiny model and its arithmetic, so that the whole service runs with nothing downloaded.
+"""The embedded default: tiny models and their arithmetic, so that the whole service runs with nothing downloaded.
 
-A stand-in, and not a language model: `python -m rl.pretrain` trained it from scratch on the completions below, and
-stopped while it still errs, so that there is something left to learn by reinforcement.
+Stand-ins, and no language models: `python -m rl.pretrain` trained them from scratch on the completions below, and
+stopped while they still err, so that there is something left to learn by reinforcement.
 """
 
 import hashlib
@@ -11,10 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from rl.core.config import STARTER
 from rl.core.types import Problem
 
 STARTER_MODEL = Path(__file__).parent / "starter_model"
 """The shipped model in Hugging Face's folder format; STARTER.json in it says how it was made."""
+STARTER_MODELS = {STARTER: STARTER_MODEL, "starter-small": Path(__file__).parent / "starter_small_model"}
+
+STARTER_SETS = {STARTER: "+-*", "starter-sums": "+", "starter-differences": "-", "starter-products": "*"}
+"""The embedded problem sets: the name of each, and the operations of its problems."""
 
 _HELDOUT_SHARE = 16
 """One problem in so many is held out."""
@@ -26,12 +31,13 @@ def problem_id(text: str) -> str:
 
 
 @cache
-def starter_problems(split: Literal["train", "heldout"]) -> list[Problem]:
-    """All problems of a split, in the order of their ids: a shuffle that is the same in every run.
+def starter_problems(split: Literal["train", "heldout"], name: str = STARTER) -> list[Problem]:
+    """All problems of a split of an embedded set, in the order of their ids: a shuffle that is the same in every run.
 
     The id decides the split too, so a held-out problem is in no training, whatever else changes in the family.
     """
-    problems = [Problem(id=problem_id(text), text=text, gold=gold) for text, gold in _family()]
+    kinds = STARTER_SETS[name]
+    problems = [Problem(id=problem_id(text), text=text, gold=gold) for text, gold in _family() if _kind(text) in kinds]
     heldout = split == "heldout"
     chosen = (p for p in problems if (int(p.id, 16) % _HELDOUT_SHARE == 0) == heldout)
     return sorted(chosen, key=lambda p: p.id)
@@ -57,6 +63,10 @@ def _family() -> Iterator[tuple[str, str]]:
         for b in range(2, 10):
             for c in range(1, 10):
                 yield f"{a}*{b}+{c}", str(a * b + c)
+
+
+def _kind(text: str) -> str:
+    return next(operation for operation in "*-+" if operation in text)
 
 
 def _parts(text: str) -> str:

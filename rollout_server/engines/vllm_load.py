@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` may be; an adapter of a rank between them is padded to the next."""
-_LORA_SLOTS = 4
-"""Adapters mixed in one batch; others wait in host memory, evicted ones are read from their files again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +25,8 @@ class Options:
     dtype: str = "auto"
     """Of weights and activations; auto is float32 on CPU and bfloat16 on CUDA."""
     max_lora_rank: int = 16
+    max_loras: int = 4
+    """Adapters mixed in one batch; others wait in host memory, evicted ones are read from their files again."""
     keep: int = 8
     """Versions of a policy that stay served: as many adapters fit in host memory."""
     max_model_len: int | None = None
@@ -66,8 +66,8 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         logprobs_mode="processed_logprobs",  # of the distribution that was sampled from, as the wire promises
         enable_lora=True,
         max_lora_rank=next(rank for rank in LORA_RANKS if rank >= options.max_lora_rank),
-        max_loras=_LORA_SLOTS,
-        max_cpu_loras=max(_LORA_SLOTS, options.keep + 1),
+        max_loras=options.max_loras,
+        max_cpu_loras=max(options.max_loras, options.keep + 1),
         disable_log_stats=False,  # else /metrics would have nothing to say
         **(_cuda_settings(options) if cuda else _cpu_settings(options)),
     )

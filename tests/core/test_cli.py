@@ -47,6 +47,8 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
         (["--loss", "ppo"], "--loss ppo (flag)", "estimator"),
         (["--learners", "64"], "leaves some of 64 learners without a sample", ""),
         (["--warmup", "999"], "warmup 999 is longer than the run", ""),
+        (["--warmup", "2.5"], "warmup 2.5 is no number of steps, nor a share below 1: try --warmup 3", ""),
+        (["--lr-floor", "0.5"], "lr_floor 0.5 says nothing to a constant rate: try --schedule linear", ""),
         (["--lr"], "--lr: expected one argument", "--help"),
         (["--config", "no/such.toml"], "cannot read --config no/such.toml", "existing"),
     ],
@@ -90,12 +92,30 @@ def test_a_rate_for_full_fine_tuning_is_named() -> None:
     assert "full fine-tuning" not in "\n".join(TrainConfig(lr=1e-4).consequences())
 
 
+def test_of_full_fine_tuning_nothing_is_said_that_is_known_of_lora() -> None:
+    for lr in (2e-6, 5e-2):
+        said = "\n".join(TrainConfig(tuning="full", lr=lr).consequences())
+        assert "--lora-rank and --lora-alpha say nothing to it" in said
+        assert "LoRA" not in said
+
+
 def test_learning_rate_schedules() -> None:
     linear = TrainConfig(lr=1.0, steps=10, warmup=2, schedule="linear")
     assert [linear.lr_at(step) for step in (1, 2, 3, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.125])
     cosine = TrainConfig(lr=1.0, steps=4, schedule="cosine")
     assert [cosine.lr_at(step) for step in (1, 2, 3, 4)] == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
     assert {TrainConfig(lr=0.5, steps=9).lr_at(step) for step in range(1, 10)} == {0.5}
+    half = TrainConfig(lr=1.0, steps=10, warmup=2, schedule="linear", lr_floor=0.5)
+    assert [half.lr_at(step) for step in (1, 2, 3, 7, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.5625])
+
+
+def test_warm_up_is_in_steps_or_a_share_of_them() -> None:
+    shares = [(0.05, 200, 10), (0.05, 201, 11), (0.07, 100, 7), (0.5, 3, 2), (10, 200, 10), (1, 200, 1), (0, 200, 0)]
+    assert [TrainConfig(warmup=share, steps=steps).warmup_steps for share, steps, _ in shares] == [
+        n for *_, n in shares
+    ]
+    share, steps = (TrainConfig(lr=1.0, steps=40, warmup=w, schedule="cosine") for w in (0.1, 4))
+    assert [share.lr_at(step) for step in range(1, 41)] == [steps.lr_at(step) for step in range(1, 41)]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.results import eval_result
 QUIET_STEP = {
     **{"epoch": 0.5, "coverage": 0.25, "samples": 4, "tokens": 100, "reward": 0.6, "reward_trained": 0.5},
     **{"loss": 0.0, "grad_norm": 0.5, "lr": 5e-4, "ratio": 1.0, "clipped_low": 0.01, "clipped_high": 0.005, "kl": 0.0},
+    "entropy": 0.4,
     **{"no_signal": 0.25, "unverified": 0, "errors": 0, "length": 18.24, "truncated": 0.031, "staleness_mean": 3.25},
     **{"staleness_max": 4, "ess": 0.9, "mismatch_kl": 2e-13, "wait_s": 0.1, "train_s": 0.3, "publish_s": 0.1},
     "step_s": 0.5,

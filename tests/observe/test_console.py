@@ -1,11 +1,13 @@
 """What a run says fits its terminal, and tells a slow run from one that stands still."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rl.core.config import TrainConfig
+from rl.core.rundir import RunDir
 from rl.observe import console as module
 from rl.observe.console import TrainConsole
 from rl.observe.readings import clock, eval_line, seconds_left, step_line
@@ -84,8 +86,10 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     monkeypatch.undo()
 
 
-def test_silence_is_told_from_slow_steps(seconds: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    said = TrainConsole(TrainConfig(steps=9), 0, [])
+def test_silence_is_told_from_slow_steps(
+    seconds: list[float], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = TrainConsole(RunDir(tmp_path), TrainConfig(steps=9), 0, [])
     said.show(PUBLISHED)
     seconds[0] = 29
     assert not said.overdue
@@ -107,8 +111,8 @@ def test_silence_is_told_from_slow_steps(seconds: list[float], capsys: pytest.Ca
     assert lines[1].endswith("mismatch 2e-13")  # without a terminal nothing is left out
 
 
-def test_while_models_load_no_step_is_overdue(seconds: list[float]) -> None:
-    said = TrainConsole(TrainConfig(steps=9), 0, [])
+def test_while_models_load_no_step_is_overdue(seconds: list[float], tmp_path: Path) -> None:
+    said = TrainConsole(RunDir(tmp_path), TrainConfig(steps=9), 0, [])
     seconds[0] = 600
     assert not said.overdue
     said.show(PUBLISHED)
@@ -118,11 +122,26 @@ def test_while_models_load_no_step_is_overdue(seconds: list[float]) -> None:
     assert said.overdue
 
 
-def test_a_resumed_run_knows_the_pace_from_before(seconds: list[float]) -> None:
-    past = [step_record(1, step_s=60.0), step_record(2, step_s=900.0), {"kind": "eval", "step": 1}]
-    said = TrainConsole(TrainConfig(steps=9), 1, past)  # the second step is to be made again
+def test_a_resumed_run_knows_the_pace_from_before(seconds: list[float], tmp_path: Path) -> None:
+    past = [
+        step_record(1, step_s=60.0),
+        step_record(2, step_s=900.0),
+        {"kind": "eval", "step": 0, "set": "heldout", "summary": {"pass@1": None}},
+    ]
+    said = TrainConsole(RunDir(tmp_path), TrainConfig(steps=9), 1, past)  # the second step is to be made again
     said.show(PUBLISHED)
     seconds[0] = 179
     assert not said.overdue
     seconds[0] = 181
     assert said.overdue
+
+
+def test_what_is_wrong_is_said_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    console = TrainConsole(RunDir(tmp_path), TrainConfig(steps=60), 0, [])
+    for step in range(1, 41):
+        console.show(step_record(step, truncated=0.5 if step > 10 else 0.0))
+    lines = capsys.readouterr().out.splitlines()
+    (said,) = [number for number, line in enumerate(lines) if line.startswith("! ")]
+    assert lines[said].startswith("! completions are cut off: 25% of the completions trained on lately")
+    assert lines[said].endswith(": --max-tokens 80")
+    assert lines[said - 1].startswith("step 20/60 ")

@@ -15,7 +15,7 @@ from rl.core.errors import UsageError
 from rl.core.metrics import AGE, EVAL, PUBLISH, STEP, SUMMARY
 from rl.core.rundir import RunDir
 from rl.observe.readings import READINGS
-from rl.observe.rules import RULES, concerns
+from rl.observe.rules import silence
 from rl.observe.watch import Watched, fitted, in_progress, sparkline, view
 from rl.watch import main
 from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
@@ -190,32 +190,41 @@ def test_whether_a_run_is_in_progress_is_seen_without_touching_its_lock(run: Run
     assert not in_progress(run)
 
 
-BAD = {
-    "signal": {"no_signal": 0.8},
-    "cut": {"truncated": 0.5},
-    "clip": {"clipped_high": 0.2},
-    "oldest ess": {"by_age": {age: {"tokens": 50, "ess": ess} for age, ess in (("0", 1.0), ("7", 0.4))}},
-    "mismatch": {"mismatch_kl": 0.01},
-}
+def test_what_is_wrong_is_said_with_what_to_try(look_at: LookAt, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", "--max-tokens", "40")
+    for step in range(1, 6):
+        run.log(**step_record(step, truncated=0.5))
+    (concern,) = [line for line in look_at(run, 300).splitlines() if line.startswith("! ")]
+    assert concern.startswith(
+        "! completions are cut off: 50% of the completions trained on lately end at the limit of 40 tokens; "
+    )
+    assert concern.endswith(": --max-tokens 80")
 
 
-@pytest.mark.parametrize("label", [rule.label for rule in RULES])
-def test_each_rule_sees_what_is_wrong_and_says_what_to_try(label: str) -> None:
-    assert concerns([step_record(step) for step in range(1, 6)]) == []
-    (concern,) = concerns([step_record(step, **BAD[label]) for step in range(1, 6)])
-    assert concern.startswith(f"{label} ")
-    assert "try" in concern
+def test_a_sound_run_is_said_nothing_of(look_at: LookAt, run: RunDir) -> None:
+    assert "! " not in look_at(run, 80)
 
 
-def test_one_bad_step_is_no_concern() -> None:
-    steps = [step_record(step) for step in range(1, 20)]
-    assert concerns([*steps, step_record(20, truncated=1.0)]) == []
+def test_what_evaluations_show_is_seen_as_they_come(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    watched = Watched(run)
+    run.log(**step_record(1))
+    assert watched.look().evaluations == []
+    shown = []
+    for step, right in enumerate((2, 4, 1, 3)):
+        log_evaluation(run, evaluation(step, {"1+1": right}))
+        shown.append([result.step for result in watched.look().evaluations])
+    assert shown == [[0], [0, 1], [0, 1, 2], [0, 1, 3]]  # the first, the best, the newest
+    run.eval_file("heldout", 1).write_text("damaged")
+    log_evaluation(run, evaluation(4, {"1+1": 3}))
+    assert [result.step for result in watched.look().evaluations] == [0, 4]
 
 
 def test_silence_is_a_concern_where_steps_are_quick() -> None:
-    assert concerns([step_record(1, step_s=1.0)], quiet_s=29) == []
-    assert concerns([step_record(1, step_s=60.0)], quiet_s=100) == []
-    assert concerns([step_record(1, step_s=1.0)], quiet_s=100)[0].startswith("nothing for 0:01:40")
+    assert silence([step_record(1, step_s=1.0)], 29) is None
+    assert silence([step_record(1, step_s=60.0)], 100) is None
+    assert silence([], 100) is None
+    assert str(silence([step_record(1, step_s=1.0)], 100)).startswith("nothing for 0:01:40")
 
 
 @pytest.mark.parametrize(

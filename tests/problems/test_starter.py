@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from rl import pretrain
+from rl.core.config import STARTERS
 from rl.core.errors import UsageError
 from rl.core.types import Problem
 from rl.problems.starter import (
     STARTER_MODEL,
+    STARTER_MODELS,
+    STARTER_SETS,
     estimated_completion,
     problem_id,
     starter_problems,
@@ -24,9 +27,15 @@ TRAIN = starter_problems("train")
 HELDOUT = starter_problems("heldout")
 
 
+@pytest.fixture(scope="module", params=STARTER_MODELS)
+def shipped(request: pytest.FixtureRequest) -> str:
+    """The name of a shipped model."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def record() -> dict[str, Any]:
-    return json.loads((STARTER_MODEL / "STARTER.json").read_text())
+def record(shipped: str) -> dict[str, Any]:
+    return json.loads((STARTER_MODELS[shipped] / "STARTER.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +85,19 @@ def test_gold_is_the_value_of_the_text() -> None:
         a, first, b, second, c = re.fullmatch(r"(\d+)([-+*])(\d+)(?:(\+)(\d+))?", p.text).groups()
         value = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[first]
         assert p.gold == str(value + int(c) if second else value)
+
+
+def test_sets_by_operation_share_the_problems_and_their_splits() -> None:
+    kinds = [name for name in STARTER_SETS if name != "starter"]
+    for split, whole in (("train", TRAIN), ("heldout", HELDOUT)):
+        parts = [starter_problems(split, name) for name in kinds]
+        assert all(len(part) > 40 for part in parts)
+        assert sorted((p for part in parts for p in part), key=lambda p: p.id) == whole
+    assert [{c for p in starter_problems("heldout", name) for c in p.text if c in "*-"} for name in kinds] == [
+        set(),
+        {"-"},
+        {"*"},
+    ]
 
 
 # ---- completions
@@ -142,31 +164,38 @@ def test_chat_template_renders_prompt_and_whole_chat(tokenizer: Any) -> None:
 # ---- the shipped model
 
 
-def test_weights_are_those_of_the_record(record: dict[str, Any]) -> None:
-    weights = (STARTER_MODEL / "model.safetensors").read_bytes()
+def test_every_starter_is_shipped() -> None:
+    assert tuple(STARTER_MODELS) == STARTERS
+
+
+def test_weights_are_those_of_the_record(shipped: str, record: dict[str, Any]) -> None:
+    weights = (STARTER_MODELS[shipped] / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == record["weights_sha256"]
 
 
-def test_record_describes_the_code_that_made_it(record: dict[str, Any]) -> None:
-    assert record["command"] == f"python -m rl.pretrain --seed 0 --steps {pretrain.STEPS}"
+def test_record_describes_the_code_that_made_it(shipped: str, record: dict[str, Any]) -> None:
+    size = "small" if shipped == "starter-small" else "default"
+    command = f"python -m rl.pretrain --seed 0 --steps {pretrain.SIZES[size].steps}"
+    assert record["command"] == command + " --size small" * (size == "small")
     assert record["problems"] == {"train": len(TRAIN), "heldout": len(HELDOUT)}
 
 
-def test_folder_is_small() -> None:
-    assert sum(f.stat().st_size for f in STARTER_MODEL.iterdir()) <= 4_000_000
+@pytest.mark.parametrize(("name", "most"), [("starter", 4_000_000), ("starter-small", 800_000)])
+def test_folder_is_small(name: str, most: int) -> None:
+    assert sum(f.stat().st_size for f in STARTER_MODELS[name].iterdir()) <= most
 
 
-def test_model_leaves_something_to_learn(record: dict[str, Any]) -> None:
+def test_model_leaves_something_to_learn(shipped: str, record: dict[str, Any]) -> None:
     """Measured again on part of the held-out problems; the record's own interval is much narrower."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(STARTER_MODEL)
+    model = AutoModelForCausalLM.from_pretrained(STARTER_MODELS[shipped])
     assert model.dtype == torch.float32
     assert model.num_parameters() == record["parameters"]
     torch.manual_seed(0)
     problems = HELDOUT[:128]
-    tokenizer = AutoTokenizer.from_pretrained(STARTER_MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(STARTER_MODELS[shipped])
     counts = pretrain.sample_correct(model, tokenizer, problems, n=8)
     pass_at_1 = sum(counts) / (8 * len(problems))
     pass_at_8 = sum(count > 0 for count in counts) / len(problems)

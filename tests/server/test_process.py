@@ -59,6 +59,7 @@ def test_taken_port_is_found_before_anything_heavy_is_imported(taken_port):
         (["--port", "0"], "--model"),
         (["--engine", "scripted", "--port", "99999"], "99999"),
         (["--model", "any", "--port", "0", "--max-lora-rank", "513"], "--max-lora-rank is 513"),
+        (["--model", "any", "--port", "0", "--max-loras", "0"], "--max-loras is 0"),
         (["--engine", "scripted", "--fd", "77"], "--fd 77"),
     ],
 )

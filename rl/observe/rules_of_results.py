@@ -1,0 +1,194 @@
+"""What may be wrong with what comes of a run: learned by heart, earned by wrong answers, or no longer growing."""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from rewards import Mark, verify
+from rl.evaluate.result import EvalResult
+from rl.observe.findings import (
+    ENOUGH,
+    FEW_TOLERANCE,
+    Finding,
+    Subject,
+    compared,
+    interval,
+    is_lora,
+    is_slow,
+    moved,
+    progress,
+    rounded,
+)
+from rl.observe.readings import RECENT
+from rl.observe.rules_of_learning import lr_low
+
+SMALL_RANK = 4
+SATURATED = 0.9
+"""Reward above which there is little left to gain."""
+EXAMPLES = 5
+
+
+def overfitting(s: Subject) -> Finding | None:
+    """What is trained on gets better, and what is held out gets worse, or stays far behind."""
+    return _overfit_by_loss(s) or _overfit_by_reward(s)
+
+
+def reward_hacking(s: Subject) -> Finding | None:
+    """The reward rises, and what it pays for is not right by our verifier."""
+    results, reward = s.evaluations(), s.course("reward")
+    if not s.has_own_reward or reward is None or len(results) < 2:
+        return None
+    judged = [found for result in (results[0], results[-1]) if (found := _judged(result)) is not None]
+    if len(judged) < 2:
+        return None
+    (first, paid_first), (last, paid) = judged
+    truth, rewarded = compared(first, last), compared(results[0], results[-1])
+    if truth is None or truth.pass_at_1 is None or rewarded is None or rewarded.pass_at_1 is None:
+        return None
+    up = reward.change().low > 0 or rewarded.pass_at_1.low > 0
+    marks = [mark for question in results[-1].questions for mark in question.marks]
+    share = len(paid) / max(1, marks.count(Mark.RIGHT))
+    grew = len(paid) > 1.5 * len(paid_first) or truth.pass_at_1.high < 0
+    if not up or share < 0.2 or truth.pass_at_1.low > 0 or not grew:
+        return None
+    examples = list(dict.fromkeys(paid))[:EXAMPLES]
+    shown = ", ".join(f"{text!r} for {gold}" for text, gold in examples)
+    change = truth.pass_at_1
+    return Finding(
+        rule="reward_hacking",
+        what="the reward is earned by wrong answers",
+        evidence=f"the reward rose by {reward.change().value:+.2f}, while what rewards:verify calls right changed by "
+        f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] on the held-out problems; {share:.0%} of what is "
+        f"paid is wrong: {shown}",
+        cure="mark by the verifier, or mend the reward",
+        changes={"reward": "rewards:verify"},
+        data={"paid_and_wrong": share, "verified_change": change.value, "examples": list(map(list, examples))},
+    )
+
+
+def plateau(s: Subject) -> Finding | None:
+    """Nothing more is gained, and there is something left to gain."""
+    course = progress(s)
+    if course is None:
+        return None
+    is_loss = course.name.endswith("loss")
+    half = course.part(len(course) // 2 if len(course) > 3 else 0)
+    if len(course) < (2 if is_loss else 4 * ENOUGH) or (is_loss and not is_slow(half)):
+        return None
+    gain, before = half.change(), course.part(0, len(course) // 2).change()
+    if not is_loss and (half.mean > SATURATED or gain.high > max(0.03, before.value / 4) or gain.low < -0.1):
+        return None
+    rate = s.number("lr")
+    return Finding(
+        rule="plateau",
+        what="it has stopped getting better",
+        evidence=moved(half),
+        cure="try a higher rate (--lr), or other problems",
+        changes={"lr": rounded(2 * rate)} if rate else {},
+        data={"metric": course.name, "from_step": int(half.steps[0]), "change": gain.value},
+    )
+
+
+def rank_small(s: Subject) -> Finding | None:
+    """It has stopped getting better at a rate that learns, with an adapter of very few dimensions."""
+    rank, lr, stopped = s.number("lora_rank"), s.number("lr"), plateau(s)
+    small = SMALL_RANK if s.run.ours else 2 * SMALL_RANK
+    if stopped is None or rank is None or rank > small or not is_lora(s) or (s.run.ours and lr_low(s)):
+        return None
+    alpha = s.number("lora_alpha")
+    return Finding(
+        rule="rank_small",
+        what="the rank may be too small",
+        evidence=f"{stopped.evidence}; the adapter has rank {rank:g}",
+        cure="try twice the rank and alpha, which keeps the adapter's scale",
+        changes={"lora_rank": int(2 * rank), **({"lora_alpha": 2 * alpha} if alpha else {})},
+        data={"lora_rank": rank, "lr": lr},
+    )
+
+
+def no_evaluation(s: Subject) -> Finding | None:
+    """It is over, and nobody has looked at what it made."""
+    if not s.run.ours or not s.over or s.run.evaluations or s.setting("replay") is not None:
+        return None
+    return Finding(
+        rule="no_evaluation",
+        what="it was never evaluated",
+        evidence=f"{s.run.last_step} steps are made, and there is no evaluation",
+        cure="evaluate it",
+        command=f"python -m rl.eval {s.run.path}",
+    )
+
+
+def _overfit_by_loss(s: Subject) -> Finding | None:
+    train, val = s.course("train loss"), s.course("val loss")
+    if s.run.ours or train is None or val is None or len(val) < 3 or len(train) < 3:
+        return None
+    best = int(np.argmin(val.values))
+    since = train.steps >= val.steps[best]
+    rise = float(val.values[-1] / val.values[best] - 1) if val.values[best] > 0 else 0.0
+    if rise < FEW_TOLERANCE or since.sum() < 2 or train.values[-1] >= train.values[since][0]:
+        return None
+    evidence = (
+        f"{val.name} rose from {val.values[best]:.4g} at step {val.steps[best]} to {val.values[-1]:.4g} at step "
+        f"{val.steps[-1]}, while {train.name} fell from {train.values[since][0]:.4g} to {train.values[-1]:.4g}"
+    )
+    return _overfitted(evidence, {"best_step": int(val.steps[best]), "rise": rise}, int(val.steps[best]))
+
+
+def _overfit_by_reward(s: Subject) -> Finding | None:
+    reward, epoch, results = s.course("reward"), s.course("epoch"), s.evaluations()
+    if reward is None or epoch is None or len(results) < 2 or len(reward) < ENOUGH or epoch.values[-1] < 2:
+        return None
+    if s.has_own_reward:
+        return None  # it is paid for another thing than pass@1
+    recent = reward.part(-RECENT)
+    passed = [question.pass_at(1) for question in results[-1].questions]
+    known = np.array([value for value in passed if value is not None])
+    if len(known) < 2:
+        return None
+    gap = recent.mean - float(known.mean())
+    error = math.sqrt(recent.noise**2 / len(recent) + float(known.var()) / len(known))
+    worse = [compared(result, results[-1]) for result in results[:-1]]
+    falls = [c.pass_at_1 for c in worse if c and c.pass_at_1 and c.pass_at_1.p_value * len(worse) < 0.05]
+    fell = min((d for d in falls if d.value < 0), key=lambda d: d.value, default=None)
+    rises = reward.change().low > 0
+    if gap < 4 * error or not (fell or (rises and gap > 0.15)):  # what is learned at once rises in no later step
+        return None
+    evidence = (
+        f"after {epoch.values[-1]:.3g} passes over its problems the reward is {recent.mean:.2f}, "
+        f"held-out pass@1 {known.mean():.2f}" + (f", {interval(fell)} from its best" if fell else "")
+    )
+    best = max(results, key=lambda result: np.mean([question.pass_at(1) or 0.0 for question in result.questions]))
+    return _overfitted(evidence, {"gap": gap, "passes": float(epoch.values[-1])}, best.step)
+
+
+def _overfitted(evidence: str, data: dict[str, float], best_step: int) -> Finding:
+    return Finding(
+        rule="overfitting",
+        what="it learns its problems by heart",
+        evidence=evidence,
+        cure="train on more problems, or end by the held-out ones",
+        changes={"steps": max(1, best_step)} if best_step else {"patience": 2},
+        data=data,
+    )
+
+
+@lru_cache(maxsize=2**15)
+def _mark(text: str, gold: str) -> Mark:
+    """The verifier's; kept, as the rules look at the same evaluations again and again while a run goes on."""
+    return verify(text, gold).mark
+
+
+def _judged(result: EvalResult) -> tuple[EvalResult, list[tuple[str, str]]] | None:
+    """(the evaluation with the verifier's own marks, (completion, gold) of what is paid and wrong); None where its
+    golds are none for the verifier."""
+    questions, wrong = [], []
+    for question in result.questions:
+        marks = [_mark(text, question.gold) for text in question.completions]
+        questions.append(replace(question, marks=marks, rules=[], compared=[], verify_seconds=[]))
+        both = zip(question.completions, question.marks, marks, strict=True)
+        wrong += [(text, question.gold) for text, paid, mark in both if paid is Mark.RIGHT and mark is Mark.WRONG]
+    marked = replace(result, questions=questions)
+    return (marked, wrong) if not marked.missing else None
