@@ -9,10 +9,10 @@ from typing import Any
 from rl.core.config import TrainConfig
 from rl.core.processes import REASONS, Child, Children
 from rl.core.rundir import RunDir
+from rl.core.stopping import ending
 from rl.launch.shared import SharedServer, learner_devices
 from rl.observe.console import MetricsTail
 from rl.observe.readings import Record
-from rl.observe.stopping import ending
 from rl.study.runs import SEED, Status
 from rl.study.sweepdir import Entry, SweepDir
 
@@ -105,7 +105,7 @@ class Going:
         self.end()
         if code == 0:
             ended = ending(self.config, self._run.records())
-            return (Status.STOPPED, ended.reason) if ended and ended.early else (Status.DONE, "")
+            return Status.DONE, ended.reason if ended and ended.early else ""
         if self.beaten:
             return Status.BEATEN, self.beaten
         if self._stopping:

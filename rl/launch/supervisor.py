@@ -17,6 +17,7 @@ from rl.buffer.ledger import Buffer
 from rl.core.config import TrainConfig
 from rl.core.processes import Children
 from rl.core.rundir import RunDir, key_of
+from rl.core.stopping import Ending, ending
 from rl.evaluate import draft
 from rl.launch.crew import Crew, environment
 from rl.launch.placement import Placement
@@ -24,7 +25,6 @@ from rl.learner import checkpoint
 from rl.observe.console import MetricsTail, TrainConsole, terminal_width
 from rl.observe.readings import Record
 from rl.observe.report import summary_lines
-from rl.observe.stopping import Ending, ending
 from rl.track.tracker import Tracker
 
 LOOK_S = 0.1

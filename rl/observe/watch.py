@@ -16,11 +16,11 @@ from rich.text import Text
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import OTHER_VERSION, RunDir
+from rl.core.stopping import Ending, ending
 from rl.evaluate.result import EvalResult
 from rl.observe.console import MetricsTail
 from rl.observe.readings import READINGS, RECENT, Record, clock, headline, seconds_left
 from rl.observe.rules import findings_so_far, silence, telling_evaluations
-from rl.observe.stopping import Ending, ending
 
 REFRESH_S = 1.0
 EVALUATIONS = 3

@@ -48,7 +48,7 @@ class Study:
     def answer(self) -> str:
         """Which run to deploy, or that the evidence does not choose."""
         said = [insight.text for insight in self.insights if insight.kind is Kind.DEPLOY]
-        return said[0][0].upper() + said[0][1:] if said else "Nothing here says which run to deploy."
+        return ". ".join(text[0].upper() + text[1:] for text in said) or "Nothing here says which run to deploy."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,11 +1,11 @@
 """What a study cannot say: what was not measured, and what must be kept in mind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rl.core.config import HELDOUT
 from rl.study.insights import Insight, Kind
-from rl.study.measured import NO_RESULT, Study, has_metric, protocol
+from rl.study.measured import NO_RESULT, Study, has_metric, protocol, protocol_of
 from rl.study.runs import Arm, Status, StudyRun
 from rl.study.words import counted, listing, steps, where
 
@@ -83,15 +83,28 @@ def _lost_runs(study: Study) -> Iterator[Insight]:
 
 
 def _other_protocols(study: Study) -> Iterator[Insight]:
-    names = ("problems", "temperature", "max_tokens", "extraction")
+    """Arms that cannot be compared with each other, and runs that cannot be with the rest of their arm."""
+    if len(study.parts) > 1:
+        named = [listing([m.name for m in part]) for part in study.parts]
+        differing = _differing([part[0].protocol for part in study.parts])
+        text = f"evaluated with different {listing(differing)}, so compared only among themselves: {'; '.join(named)}"
+        data = {"parts": [[m.name for m in part] for part in study.parts], "differing": differing}
+        yield Insight(kind=Kind.CAUTION, text=text, arms=[m.name for m in study.measured], data=data)
     for arm in study.arms:
+        common = protocol_of(arm, study.set)
         for run in arm.runs:
             own = protocol(run, study.set)
-            if own is None or study.protocol is None or own == study.protocol:
-                continue
-            differing = [name for name, a, b in zip(names, own, study.protocol, strict=True) if a != b]
-            text = f"{run.name} was evaluated with other {listing(differing)} than the rest: it is compared with none"
-            yield Insight(kind=Kind.CAUTION, text=text, arms=[arm.name], data={"run": run.name, "differing": differing})
+            if own is not None and common is not None and own != common:
+                differing = _differing([own, common])
+                text = f"{run.name} was evaluated with other {listing(differing)} than the other runs of {arm.name}: "
+                text += "it is left out"
+                data = {"run": run.name, "differing": differing}
+                yield Insight(kind=Kind.CAUTION, text=text, arms=[arm.name], data=data)
+
+
+def _differing(protocols: Sequence[tuple[str, ...]]) -> list[str]:
+    names = ("problems", "temperature", "max_tokens", "extraction")
+    return [name for name, *values in zip(names, *protocols, strict=True) if len(set(values)) > 1]
 
 
 def _single_seeds(study: Study) -> Iterator[Insight]:

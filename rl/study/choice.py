@@ -13,34 +13,33 @@ from rl.study.runs import Evaluated, StudyRun
 from rl.study.words import as_data, counted, interval, listing, where
 
 
-def best(study: Study) -> Measured | None:
+def best(part: Sequence[Measured]) -> Measured:
     """The arm of the highest estimate at its last evaluation."""
-    return max(study.measured, key=lambda m: float(m.scores(m.last).mean()), default=None)
+    return max(part, key=lambda m: float(m.scores(m.last).mean()))
 
 
-def rivals(study: Study) -> list[Measured]:
-    """The arms that are not shown to be worse than the best one, which comes first, at their last evaluations."""
-    first = best(study)
-    if first is None:
-        return []
+def rivals(study: Study, part: Sequence[Measured]) -> list[Measured]:
+    """The arms of a part that are not shown to be worse than the best one, which comes first, at their last
+    evaluations."""
+    first = best(part)
     beaten = {
         c.other.name if c.shown is c.base else c.base.name
         for c in study.comparisons
         if c.shown is first and not c.equal_samples
     }
-    return [first, *(m for m in study.measured if m is not first and m.name not in beaten)]
+    return [first, *(m for m in part if m is not first and m.name not in beaten)]
 
 
-def best_arm(study: Study) -> Iterator[Insight]:
+def best_arm(study: Study, part: Sequence[Measured]) -> Iterator[Insight]:
     """The best of several with its corrected interval."""
-    if len(study.measured) < 2:
+    if len(part) < 2:
         return
-    common = frozenset.intersection(*(frozenset(m.questions(m.last)) for m in study.measured))
-    ids = [question for question in study.measured[0].questions(study.measured[0].last) if question in common]
+    common = frozenset.intersection(*(frozenset(m.questions(m.last)) for m in part))
+    ids = [question for question in part[0].questions(part[0].last) if question in common]
     if not ids:
         return
-    found = best_of([m.scores(m.last, ids) for m in study.measured], noise=study.noise)
-    arm, count = study.measured[found.index], len(study.measured)
+    found = best_of([m.scores(m.last, ids) for m in part], noise=study.noise)
+    arm, count = part[found.index], len(part)
     text = (
         f"best of {count} arms: {arm.name}, {study.metric} {interval(found.estimate)} at step {arm.last} "
         f"(95 %, corrected for having chosen it; {counted(len(ids), 'question')}, {counted(len(arm.runs), 'seed')})"
@@ -49,12 +48,14 @@ def best_arm(study: Study) -> Iterator[Insight]:
     yield Insight(kind=Kind.BEST, text=text, arms=[arm.name], data=data)
 
 
-def deploy(study: Study) -> Insight:
+def nothing_to_deploy(study: Study) -> Insight:
+    text = "nothing to deploy: no arm has a result on " + where(study.set)
+    return Insight(kind=Kind.DEPLOY, text=text, data={"choice": None, "reason": "no data"})
+
+
+def deploy(study: Study, part: Sequence[Measured]) -> Insight:
     """Which checkpoint, and why; never one of an arm without data, or that diverged or failed."""
-    arms = rivals(study)
-    if not arms:
-        text = "nothing to deploy: no arm has a result on " + where(study.set)
-        return Insight(kind=Kind.DEPLOY, text=text, data={"choice": None, "reason": "no data"})
+    arms = rivals(study, part)
     first = arms[0]
     gain = study.gains.get(first.name)
     if gain is not None and gain.low <= 0:
@@ -83,7 +84,7 @@ def deploy(study: Study) -> Insight:
             data["cheapest"] = cheapest = min(costs, key=lambda name: costs[name]["minutes"])
             text += f"; the cheapest is {cheapest}: {_cost_words(costs, cheapest)}"
     else:
-        others = len(study.measured) - 1
+        others = len(part) - 1
         what = first.name if len(first.runs) > 1 else f"the run of {first.name}"
         why = [f"{what} is shown to be better than {'the other one' if others == 1 else f'all {others} others'}"]
         why = why if others else ["it is the only arm with a result"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rl.core.config import HELDOUT
 from rl.core.errors import UsageError
 from rl.study.cautions import cautions, no_data
-from rl.study.choice import best_arm, deploy
+from rl.study.choice import best_arm, deploy, nothing_to_deploy
 from rl.study.criteria import judge_in, parse_criterion
 from rl.study.insights import Insight, Kind
 from rl.study.measured import Study, is_measure
@@ -65,14 +65,17 @@ _ORDER = [
 def _of_ours(study: Study, base: str | None) -> Iterator[Insight]:
     yield from no_data(study)
     yield from cautions(study)
-    yield deploy(study)
-    yield from best_arm(study)
     yield from pairs(study, base)
     yield from gains(study)
-    yield from sensitivity(points(study), study.metric, study)
-    results = [(m.arm, float(m.scores(m.last).mean())) for m in study.measured]
-    if found := correlation(results, study.metric):
-        yield found
+    if not study.parts:
+        yield nothing_to_deploy(study)
+    for part in study.parts:
+        yield deploy(study, part)
+        yield from best_arm(study, part)
+        yield from sensitivity(points(study, part), study.metric, study)
+        results = [(m.arm, float(m.scores(m.last).mean())) for m in part]
+        if found := correlation(results, study.metric):
+            yield found
 
 
 def _criteria(study: Study, arms: Sequence[Arm], criteria: Mapping[str, Sequence[str]]) -> Iterator[Insight]:

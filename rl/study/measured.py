@@ -29,6 +29,8 @@ class Measured:
     arm: Arm
     runs: list[StudyRun]
     metric: str
+    protocol: tuple[str, ...]
+    """Of its evaluations: only arms with the same one are compared."""
     evaluations: dict[int, list[Evaluated]]
     """By step, rising: that of each run."""
     _values: dict[int, list[dict[str, float]]] = field(default_factory=dict, repr=False, compare=False)
@@ -101,7 +103,7 @@ class Comparison:
 
 
 class Study:
-    """The arms of ours that were measured by the same rules, and how they compare.
+    """The arms of ours, and how those that were measured by the same rules compare.
 
     Args:
         metric: pass@k or maj@k.
@@ -113,16 +115,18 @@ class Study:
         self._by_metric = {metric: self}
 
     @cached_property
-    def protocol(self) -> tuple[str, ...] | None:
-        """What most runs were evaluated by: only these are compared. None where nothing was evaluated."""
-        counts = Counter(p for arm in self.arms for run in arm.runs if (p := protocol(run, self.set)))
-        return counts.most_common(1)[0][0] if counts else None
-
-    @cached_property
     def measured(self) -> list[Measured]:
         """The arms that have a result at all, in the order of the study."""
         found = [self._measured(arm) for arm in self.arms]
         return [measured for measured in found if measured is not None]
+
+    @cached_property
+    def parts(self) -> list[list[Measured]]:
+        """The measured arms by what they were measured on: arms of two parts cannot be compared."""
+        parts: dict[tuple[str, ...], list[Measured]] = {}
+        for measured in self.measured:
+            parts.setdefault(measured.protocol, []).append(measured)
+        return list(parts.values())
 
     def by(self, metric: str) -> "Study":
         """The same arms by another metric."""
@@ -145,7 +149,8 @@ class Study:
         """
         pairs = [
             (base, other, *steps)
-            for base, other in combinations(self.measured, 2)
+            for part in self.parts
+            for base, other in combinations(part, 2)
             for steps in (_last_steps(base, other), _equal_samples(base, other))
             if steps and _common(base, other, *steps[:2])
         ]
@@ -168,7 +173,12 @@ class Study:
         return [c for c in self.comparisons if {c.base.name, c.other.name} == {base, other}]
 
     def _measured(self, arm: Arm) -> Measured | None:
-        runs = [run for run in arm.runs if run.status not in NO_RESULT and protocol(run, self.set) == self.protocol]
+        common_protocol = protocol_of(arm, self.set)
+        runs = [
+            run
+            for run in arm.runs
+            if run.status not in NO_RESULT and protocol(run, self.set) == common_protocol is not None
+        ]
         by_run = [
             {e.step: e for e in run.evaluations.get(self.set, []) if has_metric(e.result, self.metric)} for run in runs
         ]
@@ -177,7 +187,9 @@ class Study:
         if not any(step > 0 for step in common):
             return None
         evaluations = {step: [own[step] for _, own in kept] for step in common}
-        return Measured(arm=arm, runs=[run for run, _ in kept], metric=self.metric, evaluations=evaluations)
+        assert common_protocol is not None  # its runs have it
+        kept_runs = [run for run, _ in kept]
+        return Measured(arm=arm, runs=kept_runs, metric=self.metric, protocol=common_protocol, evaluations=evaluations)
 
     def _compare(
         self, base: Measured, other: Measured, base_step: int, other_step: int, equal_samples: bool, *, count: int
@@ -225,6 +237,12 @@ def protocol(run: StudyRun, set: str) -> tuple[str, ...] | None:
         return None
     result = evaluations[-1].result
     return result.problems_sha256, str(result.temperature), str(result.max_tokens), result.extraction
+
+
+def protocol_of(arm: Arm, set: str) -> tuple[str, ...] | None:
+    """That of most of its runs; None where nothing was evaluated."""
+    counts = Counter(own for run in arm.runs if (own := protocol(run, set)))
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _last_steps(base: Measured, other: Measured) -> tuple[int, int, bool] | None:

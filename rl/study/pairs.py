@@ -12,9 +12,8 @@ from rl.study.words import as_data, counted, interval
 
 
 def pairs(study: Study, base: str | None) -> Iterator[Insight]:
-    """The best arm against each other one, and each against the base arm; corrected for all pairs of the study."""
-    first = best(study)
-    told = {name for name in (first.name if first else None, base) if name}
+    """The best arm of each part against its others, and each against the base arm; corrected for all pairs."""
+    told = {best(part).name for part in study.parts} | ({base} if base else set())
     for comparison in study.comparisons:
         if told & {comparison.base.name, comparison.other.name}:
             yield claim(comparison)

@@ -11,7 +11,7 @@ from rl.evaluate.arms import arm_mean
 from rl.evaluate.correlation import FEWEST, pearson, spearman
 from rl.evaluate.stats import Estimate
 from rl.study.insights import Insight, Kind
-from rl.study.measured import Study
+from rl.study.measured import Measured, Study
 from rl.study.runs import NOT_COMPUTED, SEED, Arm, Status
 from rl.study.tables import plain_name
 from rl.study.words import listing, number, short
@@ -125,10 +125,10 @@ def rate(arm: Arm) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None
 
 
-def points(study: Study) -> list[Point]:
-    """The arms with a rate and a result."""
+def points(study: Study, part: Sequence[Measured]) -> list[Point]:
+    """The arms of a part with a rate."""
     found = []
-    for m in study.measured:
+    for m in part:
         if (lr := rate(m.arm)) is not None:
             estimate = arm_mean(m.scores(m.last), noise=study.noise)
             found.append(Point(arm=m.arm, lr=lr, value=estimate.value, estimate=estimate))

@@ -104,7 +104,7 @@ def _tried(entries: Sequence[Entry], runs: Sequence[StudyRun], metric: str, set:
     tried = []
     for name, own in arms.items():
         evaluated = [by_name[entry.name].evaluations.get(set, []) for entry in own]
-        if any(entry.status not in (Status.DONE, Status.STOPPED) for entry in own) or not all(evaluated):
+        if any(entry.status is not Status.DONE for entry in own) or not all(evaluated):
             continue
         results = [evaluations[-1].result for evaluations in evaluated]
         estimates = [summary(result).get(metric) for result in results]

@@ -16,6 +16,7 @@ from typing import Any
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
+from rl.core.stopping import ending
 from rl.evaluate.result import EvalResult, load_sets
 from rl.study.words import short
 
@@ -32,10 +33,11 @@ class Status(StrEnum):
     PLANNED = "planned"
     RUNNING = "running"
     DONE = "done"
+    """All steps are made, or its own rule ended it: a budget, or its patience."""
     BEATEN = "beaten"
     """Stopped by a sweep: another run is better beyond doubt."""
     STOPPED = "stopped"
-    """Before its last step: by a budget, by its own patience, or by the user."""
+    """Before its end: by the user, or by an accident."""
     DIVERGED = "diverged"
     FAILED = "failed"
     UNKNOWN = "unknown"
@@ -135,8 +137,8 @@ def read_run(root: Path, name: str = "") -> StudyRun:
     config = run.config()
     records = run.records()
     steps = sorted((r for r in records if r["kind"] == "step"), key=lambda r: r["step"])
-    status, why = _status(run, config, steps)
     try:
+        status, why = _status(config, records)
         costs = _costs(steps)
         curves = curves_of(steps)
     except (KeyError, TypeError) as error:
@@ -199,11 +201,11 @@ def _arm_name(group: Sequence[StudyRun], differing: dict[str, list[Any]], names:
     return ", ".join(own) if own and first.ours else first.name
 
 
-def _status(run: RunDir, config: TrainConfig, steps: Sequence[dict[str, Any]]) -> tuple[Status, str]:
+def _status(config: TrainConfig, records: Sequence[dict[str, Any]]) -> tuple[Status, str]:
     """What the directory alone can tell; a sweep knows more of its runs."""
-    made = steps[-1]["step"] if steps else 0
-    if made >= config.steps:
-        return Status.DONE, ""
+    if ended := ending(config, records):
+        return Status.DONE, ended.reason if ended.early else ""
+    made = max((record["step"] for record in records if record["kind"] == "step"), default=0)
     return Status.STOPPED, f"{made} of {config.steps} steps are made"
 
 

@@ -22,7 +22,7 @@ from rl.core.errors import UsageError
 from rl.study.plan import Plan, configured, plan_text, read_plan
 from rl.study.runs import SEED, Status, StudyRun, read_run
 
-OVER = frozenset({Status.DONE, Status.BEATEN, Status.STOPPED, Status.DIVERGED})
+OVER = frozenset({Status.DONE, Status.BEATEN, Status.DIVERGED})
 """What is not run again; a run that failed goes on when the sweep is started again."""
 
 

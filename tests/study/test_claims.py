@@ -174,12 +174,26 @@ def test_an_arm_that_lost_a_seed_is_optimistic() -> None:
     assert any("lost diverged: what is said of lr 0.0005" in t for t in texts(claims([*runs, lost]), Kind.CAUTION))
 
 
-def test_a_run_on_other_problems_is_named_and_the_others_are_compared() -> None:
-    other = made_run("other", {0: 0.3, 60: 0.9}, lr=1e-3, problems="cd" * 32)
-    found = claims([*rates({1e-4: 0.4, 5e-4: 0.6}), other])
-    assert any("other was evaluated with other problems" in text for text in texts(found, Kind.CAUTION))
-    assert [i.arms for i in found if i.kind is Kind.BETTER and len(i.arms) == 2] == [["lr 0.0005", "lr 0.0001"]]
-    assert "lr 0.001" not in only(found, Kind.DEPLOY).arms
+def test_arms_on_other_problems_are_compared_among_themselves() -> None:
+    elsewhere = [
+        made_run(f"other{seed}-{value}", {0: 0.3, 60: value}, lr=lr, seed=seed, problems="cd" * 32, chance=seed)
+        for lr, value in ((1e-3, 0.9), (2e-3, 0.4))
+        for seed in (5, 6)
+    ]
+    found = claims([*rates({1e-4: 0.4, 5e-4: 0.6}), *elsewhere])
+    (caution,) = [text for text in texts(found, Kind.CAUTION) if "different problems" in text]
+    assert caution.endswith("only among themselves: lr 0.0001 and lr 0.0005; lr 0.001 and lr 0.002")
+    pairs = [i for i in found if i.kind is Kind.BETTER and len(i.arms) == 2]
+    assert [i.arms for i in pairs] == [["lr 0.0005", "lr 0.0001"], ["lr 0.001", "lr 0.002"]]
+    assert {i.data["comparisons"] for i in pairs} == {2}, "all pairs of the study are one family"
+    assert [i.arms for i in found if i.kind is Kind.DEPLOY] == [["lr 0.0005"], ["lr 0.001"]]
+    assert [i.arms for i in found if i.kind is Kind.BEST] == [["lr 0.0005"], ["lr 0.001"]]
+
+
+def test_a_seed_on_other_problems_is_left_out_of_its_arm() -> None:
+    runs = rates({1e-4: 0.4, 5e-4: 0.6}, seeds=3)
+    stray = made_run("stray", {0: 0.3, 60: 0.9}, lr=5e-4, seed=9, problems="cd" * 32)
+    assert any("stray was evaluated with other problems" in t for t in texts(claims([*runs, stray]), Kind.CAUTION))
 
 
 def test_a_metric_that_takes_more_samples_is_no_data() -> None:

@@ -48,6 +48,12 @@ def test_a_run_that_is_not_over_says_how_far_it_is(tmp_path: Path) -> None:
     assert [e.step for e in run.evaluations["heldout"]] == [0]
 
 
+def test_a_run_that_its_own_rule_ended_is_done_and_says_why(tmp_path: Path) -> None:
+    run = read_run(recorded_run(tmp_path / "a", "--token-budget", "150", steps=2).root)
+    assert run.status is Status.DONE
+    assert "200 completion tokens" in run.why
+
+
 def test_runs_that_differ_in_their_seed_alone_are_one_arm(tmp_path: Path) -> None:
     flags = {"a": ("2e-6", "0"), "b": ("5e-4", "0"), "c": ("2e-6", "1")}
     runs = [read_run(recorded_run(tmp_path / n, "--lr", lr, "--seed", s).root, n) for n, (lr, s) in flags.items()]
@@ -76,5 +82,5 @@ def test_damaged_metrics_are_told_with_their_file(tmp_path: Path) -> None:
 def test_a_step_without_its_time_is_told(tmp_path: Path) -> None:
     run = recorded_run(tmp_path / "a")
     run.log(kind="step", step=4, reward=0.5)
-    with pytest.raises(UsageError, match="tokens"):
+    with pytest.raises(UsageError, match="lacks what a step has"):
         read_run(run.root)

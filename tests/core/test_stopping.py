@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rl.core.config import TrainConfig
-from rl.observe.stopping import ending
+from rl.core.stopping import ending
 
 Record = dict[str, Any]
 
