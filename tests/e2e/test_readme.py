@@ -55,7 +55,7 @@ def test_the_commands_around_a_run_do_what_they_say(folder: Path) -> None:
     for command in around:
         done = run(f"{command} {QUICK}" if FIRST in command else command, folder)
         assert (done.returncode, done.stderr) == (0, ""), command
-    assert (folder / "runs" / "first" / "report" / "report.png").stat().st_size > 10_000
+    assert (folder / "runs" / "first" / "report" / "report.html").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "rl.train" in c and "runs/first" not in c])
