@@ -8,6 +8,7 @@ from typing import Any
 
 from rl.core.config import HELDOUT, VERIFY, TrainConfig, defaults_of
 from rl.core.errors import UsageError
+from rl.core.kinds import LossKind
 from rl.evaluate.result import Comparison, EvalResult, compare
 from rl.evaluate.stats import Difference
 from rl.observe.course import Course
@@ -174,6 +175,15 @@ def moved(course: Course) -> str:
 
 def interval(change: Difference) -> str:
     return f"changed by {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+
+
+def clipped(s: Subject) -> Course | None:
+    """The share of tokens that either clip acted on; None for GSPO, which clips whole sequences at a distance of 3e-4,
+    and in sound runs most of them."""
+    low, high = s.course("clipped_low"), s.course("clipped_high")
+    if low is None or high is None or len(low) != len(high) or s.setting("loss") == LossKind.GSPO:
+        return None
+    return Course(name="clipped", steps=low.steps, values=low.values + high.values)
 
 
 def tied_share(s: Subject) -> tuple[float | None, float | None]:

@@ -13,6 +13,7 @@ from rl.observe.findings import (
     TIED,
     Finding,
     Subject,
+    clipped,
     heldout_change,
     interval,
     is_lora,
@@ -118,7 +119,7 @@ def instability(s: Subject) -> Finding | None:
 
 def no_warmup(s: Subject) -> Finding | None:
     """The first updates were too large for what comes later to be learned in peace."""
-    clip, ess = _clip(s), s.course("ess")
+    clip, ess = clipped(s), s.course("ess")
     if clip is None or ess is None or len(clip) < ENOUGH or s.setting("warmup"):
         return None
     first = max(STRIDE, len(clip) // 5)
@@ -192,7 +193,7 @@ def never_clipped(s: Subject) -> Finding | None:
 def _too_fast(s: Subject) -> tuple[list[str], dict[str, float]]:
     """Signs that the policy moves too fast, in words and as numbers."""
     signs, data = [], {}
-    clip, ess = _clip(s), s.course("ess")
+    clip, ess = clipped(s), s.course("ess")
     if ess is not None and len(ess) >= STRIDE and (least := float(ess.smooth(STRIDE).min())) < 0.5:
         signs.append(f"the effective sample size fell to {least:.0%} of the tokens")
         data["ess"] = least
@@ -272,14 +273,6 @@ def _stale_ess(s: Subject) -> float | None:
     """The effective sample size of the last steps; None where they were on-policy."""
     age, ess = s.recent("staleness_mean"), s.recent("ess")
     return ess if age is not None and age >= 1 else None
-
-
-def _clip(s: Subject) -> Course | None:
-    """The share of tokens that either clip acted on."""
-    low, high = s.course("clipped_low"), s.course("clipped_high")
-    if low is None or high is None or len(low) != len(high):
-        return None
-    return Course(name="clipped", steps=low.steps, values=low.values + high.values)
 
 
 def _lower_rate(s: Subject) -> dict[str, float]:

@@ -4,8 +4,9 @@ from typing import Any
 
 from rewards.verdict import TRUNCATED
 from rl.core.config import HELDOUT
+from rl.evaluate.result import EvalResult
 from rl.evaluate.stats import Difference, paired_difference
-from rl.observe.findings import FEW_GROUPS, TIED, Finding, Subject, compared, tied_share
+from rl.observe.findings import FEW_GROUPS, TIED, Finding, Subject, clipped, compared, tied_share
 from rl.observe.readings import RECENT
 
 TIED_UNUSUALLY = 0.4
@@ -52,11 +53,8 @@ def tied(s: Subject) -> Finding | None:
 
 def truncation(s: Subject) -> Finding | None:
     """Completions end at the limit, most of them before an answer."""
-    limit, share, of = s.number("max_tokens"), s.recent("truncated"), "the completions trained on lately"
-    if (asked := s.evaluations()) and (share is None or share <= CUT):
-        reasons = [reason for question in asked[-1].questions for reason in question.reasons]
-        share, of = reasons.count(TRUNCATED) / max(1, len(reasons)), "those of the newest evaluation"
-    if share is None or share <= CUT:
+    limit, (share, of) = s.number("max_tokens"), _cut(s)
+    if share <= CUT:
         return None
     return Finding(
         rule="truncation",
@@ -93,7 +91,8 @@ def entropy_collapse(s: Subject) -> Finding | None:
 def stale(s: Subject) -> Finding | None:
     """Samples are so old that they no longer speak of the policy that learns from them."""
     age, ess = s.recent("staleness_mean"), s.course("ess")
-    clip = sum(s.recent(name) or 0.0 for name in ("clipped_low", "clipped_high"))
+    course = clipped(s)
+    clip = course.part(-RECENT).mean if course else 0.0
     if age is None or ess is None or age < 1 or len(ess) < 5:
         return None
     left = ess.part(-RECENT).mean
@@ -161,6 +160,24 @@ def starved(s: Subject) -> Finding | None:
         changes={"servers": 2 * config.servers} if config.staleness_bound else {"buffer": 2 * config.batch},
         data={"wait": wait / step},
     )
+
+
+def _cut(s: Subject) -> tuple[float, str]:
+    """(share of completions that were cut, of which): lately; or, where hardly any group teaches now, at the start:
+    those that were left may be what little fits."""
+    evaluations, course = s.evaluations(), s.course("truncated")
+    shares = [(s.recent("truncated") or 0.0, "the completions trained on lately")]
+    shares += [(_cut_in(result), "those of the newest evaluation") for result in evaluations[-1:]]
+    if (tied_share(s)[0] or 0.0) >= TIED:
+        shares += [(_cut_in(result), "those of the first evaluation") for result in evaluations[:1]]
+        shares += [(course.part(0, RECENT).mean, "the first completions trained on")] if course else []
+    return next(((share, of) for share, of in shares if share > CUT), shares[0])
+
+
+def _cut_in(result: EvalResult) -> float:
+    """The share of an evaluation's completions that were cut before an answer."""
+    reasons = [reason for question in result.questions for reason in question.reasons]
+    return reasons.count(TRUNCATED) / max(1, len(reasons))
 
 
 def _larger_groups(s: Subject) -> dict[str, Any]:

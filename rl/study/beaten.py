@@ -3,8 +3,8 @@
 Judged is a run against each other one that is alike but for what is compared: the same model, problems, batch and
 number of steps, so that a step means as many samples in both. It is beaten where one of them has the better held-out
 results at the same step in two evaluations one after the other, the second of them after half of the steps or later,
-each by a paired test on the same questions that is corrected for all such tests of the sweep (Bonferroni: runs beside
-it × evaluations). What lies behind early often catches up, and so half of the run is always made; what is saved is the
+each by a paired test on the same questions that is corrected for all such tests of this run (Bonferroni: runs beside it
+× evaluations). What lies behind early often catches up, and so half of the run is always made; what is saved is the
 rest. It says nothing about the setting with another seed.
 """
 

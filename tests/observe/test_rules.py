@@ -137,6 +137,12 @@ def test_a_fault_is_named(rule: str, shapes: dict[str, Shape], settings: dict[st
     assert finding.line.startswith(f"{finding.what}: {finding.evidence}; ")
 
 
+def test_gspo_clips_most_sequences_and_is_sound() -> None:
+    clips = {"clipped_low": ramp(0.6, 0.6), "staleness_mean": ramp(3, 3)}
+    assert found(steps_of(**clips), SOUND, loss="gspo") == {}
+    assert list(found(steps_of(**clips), SOUND)) == ["stale"]
+
+
 def test_a_fall_that_is_made_good_is_instability() -> None:
     def dip(step: int) -> float:
         return ramp(0.6, 0.1, 30, 35)(step) if step < 45 else ramp(0.1, 0.6, 45, 50)(step)
@@ -215,6 +221,12 @@ def test_completions_that_are_cut_before_any_step_are_seen_in_the_evaluation() -
         question.reasons[:2] = [TRUNCATED] * 2
     groups = Groups(counts={"no_signal": 100}, tied_reward=0.0)
     assert [(f.rule, f.pasted) for f in found([], [base], groups).values()] == [("truncation", "--max-tokens 80")]
+
+
+def test_a_limit_that_only_guesses_fit_is_told_though_nothing_is_cut_any_more() -> None:
+    shapes = {"truncated": ramp(0.5, 0.0, 1, 30), "reward": ramp(0.08, 0.08)}
+    assert list(found(steps_of(**shapes, no_signal=ramp(0.9, 0.9)), SOUND[:1])) == ["truncation"]
+    assert list(found(steps_of(truncated=ramp(0.5, 0.0, 1, 30)), SOUND)) == []  # it has learned to be brief
 
 
 def test_a_run_that_nobody_looked_at_is_told() -> None:
