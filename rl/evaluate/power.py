@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 from rl.evaluate import student
 from rl.evaluate.arms import MARGIN, Scores, SeedNoise, residual_variance, seed_noise
-from rl.evaluate.stats import LEVEL
+from rl.evaluate.stats import LEVEL, centre_and_variance
 
 POWER = 0.8
 EFFECT = 0.02
@@ -46,7 +46,7 @@ def needed(
     """
     s, q = min(len(base), len(other)), base.shape[1]
     level = LEVEL / comparisons / MARGIN
-    shared = float((other.mean(axis=0) - base.mean(axis=0)).var(ddof=1))
+    shared = q * centre_and_variance(other.mean(axis=0) - base.mean(axis=0))[1]  # as the interval has it
     z = NormalDist().inv_cdf(1 - level / 2)
     if s == 1:
         return Needed(questions=max(2, ceil((z + _POWER_Z) ** 2 * shared / effect**2)), seeds=None)

@@ -18,6 +18,7 @@ import msgspec
 from rewards.verdict import Mark
 from rl.core.errors import UsageError
 from rl.core.types import Problem
+from rl.evaluate.protocol import Protocol
 from rl.evaluate.stats import Difference, Estimate, estimate_mean, maj_at_k, paired_difference, pass_at_k
 
 _MISSING = "–"
@@ -113,6 +114,10 @@ class EvalResult:
             raise ValueError(f"a question has more than {self.samples_per_problem} samples")
 
     @property
+    def protocol(self) -> Protocol:
+        return Protocol(self.problems_sha256, self.temperature, self.max_tokens, self.extraction)
+
+    @property
     def missing(self) -> list[str]:
         """Ids of the questions without a verified sample: no estimate has them, least of all as wrong."""
         return [question.problem_id for question in self.questions if not question.verified]
@@ -205,14 +210,13 @@ def compare(base: EvalResult, other: EvalResult) -> Comparison:
     Raises:
         UsageError: they were measured on different problems, or at another temperature, max_tokens or extraction.
     """
-    for name in ("problems_sha256", "temperature", "max_tokens", "extraction"):
-        ours, theirs = getattr(base, name), getattr(other, name)
-        if ours != theirs:
-            raise UsageError(
-                f"step {other.step} cannot be compared with step {base.step}: "
-                f"{name} is {theirs} in the first and {ours} in the second",
-                fix="evaluate both on the same problems, at the same temperature, max_tokens and extraction",
-            )
+    for name in base.protocol.differing(other.protocol):
+        ours, theirs = getattr(base.protocol, name), getattr(other.protocol, name)
+        raise UsageError(
+            f"step {other.step} cannot be compared with step {base.step}: "
+            f"{name} is {theirs} in the first and {ours} in the second",
+            fix="evaluate both on the same problems, at the same temperature, max_tokens and extraction",
+        )
     before, after = _pass_at_1(base), _pass_at_1(other)
     both = [problem_id for problem_id in before if problem_id in after]
     asked = {question.problem_id for result in (base, other) for question in result.questions}

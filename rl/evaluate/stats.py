@@ -102,11 +102,14 @@ def maj_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int, *, se
     if not votes:
         return 0.0
     right_votes = Counter(answer for answer, is_right in zip(answers, right, strict=True) if is_right)
+    if k == n:
+        most = max(votes.values())
+        winners = [answer for answer, count in votes.items() if count == most]
+        return sum(right_votes[answer] for answer in winners) / most / len(winners)
     p_right = np.array([right_votes[answer] / count for answer, count in votes.items()])
 
     urn = [*votes.values(), n - votes.total()]  # the abstentions come last
-    draws = 1 if k == n else MAJ_DRAWS
-    drawn = np.random.default_rng(seed).multivariate_hypergeometric(urn, k, size=draws)[:, :-1]
+    drawn = np.random.default_rng(seed).multivariate_hypergeometric(urn, k, size=MAJ_DRAWS)[:, :-1]
     wins = (drawn > 0) & (drawn == drawn.max(axis=1, keepdims=True))
     return float(np.mean(wins @ p_right / np.maximum(wins.sum(axis=1), 1)))
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import ClassVar
 
 from rl.observe.show import printable
 
@@ -29,8 +30,14 @@ class Table:
     rows: list[list[str]]
     words: frozenset[str] = frozenset()
     """Columns of text, by their heads; the others are numbers, and aligned to the right."""
-    folded: bool = False
-    """Shown when it is asked for: it is long, and few need it."""
+    on_demand: bool = False
+    """Few need it."""
+    rows_shown: ClassVar[int] = 12
+
+    @property
+    def folded(self) -> bool:
+        """Shown only when it is asked for, as long ones are."""
+        return self.on_demand or len(self.rows) > self.rows_shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +66,12 @@ class Example:
     problem: str
     gold: str
     completions: list[Completion]
+    completions_shown: ClassVar[int] = 8
+
+    @property
+    def folded(self) -> bool:
+        """Shown only when it is asked for, as those of many runs are."""
+        return len(self.completions) > self.completions_shown
 
 
 Block = Paragraph | Bullets | Table | Picture | Example
@@ -110,8 +123,8 @@ def _markdown(block: Block) -> Iterator[str]:
         case Example():
             yield f"### {_inline(block.title)}"
             yield f"{_fenced(block.problem)}\n\ngold: {_inline(block.gold)}"
-            for completion in block.completions:
-                yield f"{_inline(completion.title)}\n\n{_fenced(completion.text)}"
+            said = [f"{_inline(completion.title)}\n\n{_fenced(completion.text)}" for completion in block.completions]
+            yield _folded(f"{len(said)} completions", "\n\n".join(said)) if block.folded else "\n\n".join(said)
 
 
 def plain_table(table: Table) -> str:

@@ -6,7 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rl.core.metrics import STEP
 from rl.present.document import Picture
@@ -15,11 +18,14 @@ from rl.present.progress import Checkpoint, Progress
 from rl.present.study import Study
 from rl.present.words import setting
 from rl.study.runs import Arm, Curve
+from rl.study.words import counted, listing
 
 POINTS = 150
 """Of a curve, in the figure; more steps than that are averaged. The CSV holds all."""
 BANDED = 7
 """Arms whose bands can be told apart in one panel."""
+LINE = 0.17
+"""Height of a line of the legend, in inches."""
 SIDE = 1.12
 """Factor by which the shaded basin reaches beyond its rates, so that one rate is seen, too."""
 DULL = ("staleness_max", "reward_trained")
@@ -34,34 +40,44 @@ AXES: dict[str, Callable[[Checkpoint], float | None]] = {
 def draw_progress(progress: Progress, numbers: Mapping[str, int], folder: Path) -> Picture | None:
     """The metric over updates, samples and time: what looks better by one may be worse by another.
 
+    One arm alone has nothing to be told from: it is drawn over updates.
+
     Args:
         numbers: of the arms, which give each its look.
     """
     metric = progress.metrics[0]
-    if not any(point.estimates[metric] for points in progress.arms.values() for point in points):
+    drawn = [name for name, points in progress.arms.items() if any(point.estimates[metric] for point in points)]
+    if not drawn:
         return None
-    figure, panels = canvas(len(AXES), height=3.2)
-    banded = len(progress.arms) <= BANDED
-    for axis, (label, cost) in zip(panels, AXES.items(), strict=True):
-        for name, points in progress.arms.items():
+    axes = dict(list(AXES.items())[: 1 if len(drawn) == 1 else None])
+    figure, panels = canvas(len(axes), width=5.5 if len(axes) == 1 else 3.3, height=3.2)
+    banded = len(drawn) <= BANDED
+    for axis, (label, cost) in zip(panels, axes.items(), strict=True):
+        for name in drawn:
+            points = progress.arms[name]
             measured = [(x, e) for p in points if (x := cost(p)) is not None and (e := p.estimates[metric])]
             if measured:
                 xs = [x for x, _ in measured]
                 own = look(numbers[name])
-                axis.plot(xs, [e.value for _, e in measured], markersize=4, linewidth=1.4, label=name, **own)
+                axis.plot(xs, [e.value for _, e in measured], markersize=4, linewidth=1.4, **own)
                 if banded:
                     lows, highs = [e.low for _, e in measured], [e.high for _, e in measured]
                     axis.fill_between(xs, lows, highs, color=own["color"], alpha=0.15, linewidth=0)
-        axis.set(xlabel=label, ylim=(0, 1))
+        axis.set(xlabel=label)
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(0.0, low), min(1.0, high))
     panels[0].set(ylabel=f"{metric}, {progress.name}")
-    _legend(panels[0])
+    if len(drawn) > 1:
+        _name_arms(panels[0], drawn, numbers)
     band = "Bands are 95 % intervals." if banded else f"Above {BANDED} arms the intervals are in the tables only."
+    each = ", a line for each arm: the mean of its runs" if len(drawn) > 1 else ""
+    over = listing([label.partition(" ")[0] for label in axes])
     return picture(
         figure,
         folder / f"pass-rate-{progress.file}.png",
-        alt=f"{metric} on {progress.name} of {len(progress.arms)} arms over updates, samples and minutes; "
-        "the tables below hold the numbers",
-        caption=f"{metric} on {progress.name}, a line for each arm: the mean of its runs. {band}",
+        alt=f"{metric} on {progress.name} of {counted(len(drawn), 'arm')} over {over}; the tables below "
+        "hold the numbers",
+        caption=f"{metric} on {progress.name}{each}. {band}",
     )
 
 
@@ -79,16 +95,19 @@ def draw_curves(study: Study, numbers: Mapping[str, int], folder: Path) -> Pictu
         axis.set(title=_titled(name), xlabel="step")
     for axis in panels[len(names) :]:
         axis.set_visible(False)
-    _legend(panels[0])
+    if len(study.arms) > 1:
+        _name_arms(panels[0], [arm.name for arm in study.arms], numbers)
     steps = max(len(curve.steps) for run in study.runs for curve in run.curves.values())
-    band = ", a band reaches from the lowest to the highest of them" if banded else ""
+    several = any(len(arm.runs) > 1 for arm in study.arms)
+    line = "Training metrics by step" + (": a line is the mean of an arm's runs" if several else "")
+    band = ", a band reaches from the lowest to the highest of them" if several and banded else ""
     mean = f" Means of {_bin_size(steps)} steps are drawn." if steps > POINTS else ""
     return picture(
         figure,
         folder / "curves.png",
         alt=f"training curves by step: {', '.join(names)}",
-        caption=f"Training metrics by step: a line is the mean of an arm's runs{band}.{mean} What is not finite has no "
-        "place in a figure: it is told above, under what to keep in mind.",
+        caption=f"{line}{band}.{mean} What is not finite has no place in a figure: it is told above, under "
+        "what to keep in mind.",
     )
 
 
@@ -118,9 +137,8 @@ def _draw_curve(axis: Axes, arm: Arm, name: str, own: dict[str, Any], banded: bo
     style = {"color": own["color"], "linestyle": own["linestyle"]}
     every = max(1, len(steps) // 8)
     axis.plot(
-        steps, [fmean(v) for v in values], marker=own["marker"], markevery=every, markersize=3, linewidth=1.1, **style,
-        label=arm.name,
-    )  # fmt: skip
+        steps, [fmean(v) for v in values], marker=own["marker"], markevery=every, markersize=3, linewidth=1.1, **style
+    )
     if len(curves) > 1 and banded:
         lows, highs = [min(v) for v in values], [max(v) for v in values]
         axis.fill_between(steps, lows, highs, color=own["color"], alpha=0.15, linewidth=0)
@@ -140,24 +158,22 @@ def _bin_size(steps: int) -> int:
     return -(-steps // POINTS)
 
 
-def draw_results(
-    rows: Sequence[tuple[str, Checkpoint]], metric: str, numbers: Mapping[str, int], folder: Path
-) -> Picture | None:
-    """The last result of each arm with its interval, and what it had cost."""
-    rows = [(name, point) for name, point in rows if point.estimates[metric]]
-    if not rows:
+def draw_results(progress: Progress, numbers: Mapping[str, int], folder: Path) -> Picture | None:
+    """The last result of each arm with its interval, and what it had cost; None with fewer than two to look at."""
+    metric = progress.metrics[0]
+    last = [(name, points[-1]) for name, points in progress.arms.items() if points]
+    rows = [(name, point, estimate) for name, point in last if (estimate := point.estimates[metric])]
+    if len(rows) < 2:
         return None
     figure, panels = canvas(3, height=max(2.7, 0.9 + 0.26 * len(rows)))
-    for at, (name, point) in enumerate(rows):
-        estimate = point.estimates[metric]
-        assert estimate
+    for at, (name, point, estimate) in enumerate(rows):
         own = look(numbers[name]) | {"linestyle": "none"}
         span = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
         panels[0].errorbar([estimate.value], [at], xerr=span, capsize=2, **own)
         for axis, cost in ((panels[1], AXES["minutes of training"](point)), (panels[2], point.tokens)):
             if cost is not None:
-                axis.errorbar([cost], [estimate.value], yerr=span, capsize=2, label=name, **own)
-    panels[0].set_yticks(range(len(rows)), [name for name, _ in rows])
+                axis.errorbar([cost], [estimate.value], yerr=span, capsize=2, **own)
+    panels[0].set_yticks(range(len(rows)), [name for name, _, _ in rows])
     panels[0].invert_yaxis()
     panels[0].set(xlabel=metric)
     panels[1].set(xlabel="minutes of training", ylabel=metric)
@@ -166,7 +182,7 @@ def draw_results(
         axis.set_xlim(left=0)
     return picture(
         figure,
-        folder / "results.png",
+        folder / (f"results-{progress.file}.png" if progress.apart else "results.png"),
         alt=f"the last {metric} of each arm with its interval, and the same against minutes and tokens",
         caption=f"The last {metric} of each arm with its 95 % interval; the same against the time and the tokens of "
         "training: up and to the left is better.",
@@ -174,7 +190,7 @@ def draw_results(
 
 
 def draw_sensitivity(groups: Sequence[Mapping[str, Any]], folder: Path) -> Picture:
-    """The metric against the rate, on a log axis, with the basin marked.
+    """The metric against the rate, on a log axis, with the basin marked where there is one.
 
     Args:
         groups: the data of the insights about it (`rl.study.rates`), for each group of arms that are alike otherwise.
@@ -196,19 +212,33 @@ def draw_sensitivity(groups: Sequence[Mapping[str, Any]], folder: Path) -> Pictu
         axis.set_xticks(data["lr"], [setting(rate) for rate in data["lr"]], rotation=45)
         axis.minorticks_off()
     _legend(max(panels, key=lambda axis: len(axis.get_legend_handles_labels()[1])))
+    basin = any(data["basin"] for data in groups)
+    spread = any(low is not None for data in groups for low in data["low"])
+    shaded = " The basin is shaded: no rate in it is shown to be worse than the best." if basin else ""
     return picture(
         figure,
         folder / "learning-rate.png",
-        alt="the metric against the learning rate on a log axis, with the basin marked, as the sentences above say",
-        caption="The last result of each arm against its learning rate, with 95 % intervals. The basin, where "
-        "there are intervals to tell it by, is shaded: no rate in it is shown to be worse than the best.",
+        alt=f"the metric against the learning rate on a log axis{', with the basin marked' if basin else ''}",
+        caption=f"The last result of each arm against its learning rate{', with 95 % intervals' if spread else ''}."
+        f"{shaded}",
     )
 
 
 def _legend(axis: Axes) -> None:
-    """Below the figure, in as many columns as its longest name allows."""
     handles, names = axis.get_legend_handles_labels()
-    if not names:
-        return
-    longest = max(map(len, names))
-    axis.figure.legend(handles, names, loc="outside lower center", ncols=max(1, min(4, 120 // (longest + 8))))
+    if names:
+        _below(axis, handles, names)
+
+
+def _name_arms(axis: Axes, arms: Sequence[str], numbers: Mapping[str, int]) -> None:
+    """With handles of its own: of what is drawn matplotlib leaves out names that begin with an underscore."""
+    _below(axis, [Line2D([], [], markersize=4, linewidth=1.4, **look(numbers[name])) for name in arms], arms)
+
+
+def _below(axis: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Below the figure, which grows by it, in as many columns as the longest name allows."""
+    columns = max(1, min(4, 120 // (max(map(len, names)) + 8)))
+    figure = axis.figure
+    assert isinstance(figure, Figure)
+    figure.set_figheight(figure.get_figheight() + LINE * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)

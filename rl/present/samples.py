@@ -15,12 +15,12 @@ DRAWN = 3
 def examples(study: Study) -> list[Example]:
     """The problem gained most, the one lost most, and some drawn without a look at the results.
 
-    Only problems that every run was asked before and after; none where there is no such problem.
+    Only problems that every run was asked before training and after it; none where there is no such problem.
     """
     pairs = {
         run.name: (_by_id(own[0].result.questions), _by_id(own[-1].result.questions))
         for run in study.runs
-        if len(own := run.evaluations.get(study.set, [])) > 1
+        if len(own := run.evaluations.get(study.set, [])) > 1 and own[0].step == 0
     }
     if not pairs:
         return []

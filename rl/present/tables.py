@@ -1,16 +1,22 @@
 """The tables of a report. A cell without a measurement says so."""
 
+import math
+import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rl.core.rundir import RunDir
-from rl.evaluate.result import EvalResult, compare, summary
+from rl.evaluate.stats import estimate_mean
 from rl.present.document import Table
 from rl.present.figures import AXES, curve_names
-from rl.present.progress import Checkpoint, Progress
+from rl.present.progress import Checkpoint, Progress, name_of
 from rl.present.study import Study
-from rl.present.words import NO_DATA, interval, number, p_value, setting, steps
+from rl.present.words import NO_DATA, interval, number, setting
 from rl.study.insights import Insight
+from rl.study.measured import per_question
 from rl.study.runs import SEED, Arm, StudyRun, differences
+from rl.study.words import steps
 
 STEPS_SHOWN = 12
 """Columns of a table by steps; of more the first, the last, and some between."""
@@ -36,7 +42,7 @@ def configuration(study: Study) -> list[Table]:
         everything = [[name, *(setting(run.settings.get(name)) for run in first)] for name in names]
         head = ["setting", *(arm.name for arm in study.arms)]
         words = frozenset(head)
-        tables.append(Table(caption="Every setting", head=head, rows=everything, words=words, folded=True))
+        tables.append(Table(caption="Every setting", head=head, rows=everything, words=words, on_demand=True))
     return tables
 
 
@@ -57,7 +63,9 @@ def statuses(study: Study) -> Table:
             entry = study.entries.get(run.name)
             row += [str(entry.priority), entry.reason] if entry else ["–", ""]
         rows.append(row)
-    return Table(caption="How each run stands", head=head, rows=rows, words=WORDS)
+    counts = Counter(run.status.value for run in study.runs)
+    stand = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return Table(caption=f"How each run stands: {stand}", head=head, rows=rows, words=WORDS)
 
 
 # ---- pass rates
@@ -76,7 +84,10 @@ def by_steps(progress: Progress, metric: str) -> Table:
 
 
 def by_cost(progress: Progress, metric: str, axis: str) -> Table | None:
-    """The metric at the newest checkpoint that each arm had reached for the same cost; None where no cost is known."""
+    """The metric at the newest checkpoint that each arm had reached for the same cost.
+
+    None where no cost is known, or where there is only one arm.
+    """
     cost = AXES[axis]
     reached = {
         name: [(x, point) for point in points if (x := cost(point)) is not None]
@@ -84,12 +95,20 @@ def by_cost(progress: Progress, metric: str, axis: str) -> Table | None:
     }
     ends = [costs[-1][0] for costs in reached.values() if costs]
     least = min((end for end in ends if end > 0), default=None)
-    if least is None:
+    if least is None or len(reached) == 1:
         return None
-    budgets = [least * quarter / 4 for quarter in (1, 2, 3, 4)] + ([max(ends)] if max(ends) > least else [])
+    budgets = sorted({_rounded(end) for end in [*(least * quarter / 4 for quarter in (1, 2, 3, 4)), max(ends)]})
     rows = [[name, *(_within(costs, budget, metric) for budget in budgets)] for name, costs in reached.items()]
     caption = f"{metric} on {progress.name} at the newest checkpoint within so many {axis}"
-    return Table(caption=caption, head=["arm", *map(number, budgets)], rows=rows, words=WORDS)
+    unit = axis.split()[0]
+    head = ["arm", *(f"{number(budget)} {unit}" for budget in budgets)]
+    return Table(caption=caption, head=head, rows=rows, words=WORDS)
+
+
+def _rounded(cost: float) -> float:
+    """Upwards to two digits, and to a whole number from 10 on, so that what was reached for it is within it."""
+    digits = max(0, 1 - math.floor(math.log10(cost)))
+    return math.ceil(round(cost * 10.0**digits, 6)) / 10.0**digits
 
 
 def _within(costs: Sequence[tuple[float, Checkpoint]], budget: float, metric: str) -> str:
@@ -103,30 +122,42 @@ def _spread(values: Sequence[int]) -> list[int]:
     return sorted({values[round(i * (len(values) - 1) / (STEPS_SHOWN - 1))] for i in range(STEPS_SHOWN)})
 
 
-def gains(study: Study, set: str) -> Table | None:
-    """Each run against its own start: the first and the last evaluation, and their paired difference."""
-    runs = [(run, [e.result for e in run.evaluations[set]]) for run in study.runs if run.evaluations.get(set)]
-    if not runs:
-        return None
-    k = min(result.samples_per_problem for _, results in runs for result in results)
-    head = ["run", "questions", "steps", "pass@1 before", "after", "difference", "p", f"pass@{k} before", "after"]
-    rows = [_gain(run, results, k) for run, results in runs]
-    return Table(caption=f"Each run against its own start, {set}", head=head, rows=rows, words=WORDS)
+def by_run(study: Study, set: str) -> Table:
+    """The metric of every run at each checkpoint, those included that no comparison has."""
+    runs = [run for run in study.runs if run.evaluations.get(set)]
+    shown = _spread(sorted({e.step for run in runs for e in run.evaluations[set]}))
+    rows = []
+    for run in runs:
+        at = {e.step: list(per_question(e.result, study.metric).values()) for e in run.evaluations[set]}
+        cells = [interval(estimate_mean(values) if (values := at.get(step)) else None) for step in shown]
+        rows.append([run.name, study.arm_of[run.name], run.status.value, *cells])
+    caption = f"{study.metric} on {name_of(set)} of each run alone, those included that the comparison leaves out"
+    head = ["run", "arm", "status", *(f"step {step}" for step in shown)]
+    return Table(caption=caption, head=head, rows=rows, words=WORDS, on_demand=True)
 
 
-def _gain(run: StudyRun, results: Sequence[EvalResult], k: int) -> list[str]:
-    first, last = results[0], results[-1]
-    before, after = summary(first, ks=[1, k]), summary(last, ks=[1, k])
-    gain = compare(first, last).pass_at_1 if comparable(first, last) and len(results) > 1 else None
-    questions = str(len(first.questions) - len(first.missing))
-    pair = [interval(before["pass@1"]), interval(after["pass@1"]), interval(gain, "+"), p_value(gain)]
-    return [run.name, questions, str(last.step), *pair, interval(before[f"pass@{k}"]), interval(after[f"pass@{k}"])]
+def gains(study: Study, progress: Sequence[Progress]) -> Table | None:
+    """Each arm against its own start: the numbers of the claims; None where no arm was measured before training."""
+    found = study.comparisons.gains
+    rows = []
+    for own in progress:
+        for name, points in own.arms.items() if own.set == study.set else ():
+            before, after = _at_start(points), points[-1].estimates[study.metric] if points else None
+            gain = found.get(name)
+            questions = NO_DATA if gain is None else str(gain.n_questions)
+            step = str(points[-1].step) if points else NO_DATA
+            start = before.estimates[study.metric] if before else None
+            rows.append([name, questions, step, interval(start), interval(after), interval(gain, "+")])
+    metric, many = study.metric, len(found)
+    corrected = f", the gain corrected for {many} arms" if many > 1 else ""
+    caption = f"Each arm against its own start on {name_of(study.set)}: 95 % intervals{corrected}"
+    head = ["arm", "questions", "step", f"{metric} before", "after", "gain"]
+    return Table(caption=caption, head=head, rows=rows, words=WORDS) if found else None
 
 
-def comparable(first: EvalResult, other: EvalResult) -> bool:
-    """Whether both were measured alike; `rl.evaluate.result.compare` refuses the rest."""
-    alike = ("problems_sha256", "temperature", "max_tokens", "extraction")
-    return all(getattr(first, name) == getattr(other, name) for name in alike)
+def _at_start(points: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The checkpoint before training; an evaluation that is missing is not replaced by a later one."""
+    return next((point for point in points if point.step == 0), None)
 
 
 def results(progress: Progress) -> Table:
@@ -193,10 +224,10 @@ def not_finite(study: Study) -> list[str]:
     said = []
     for run in study.runs:
         for name, curve in run.curves.items():
-            bad = [(step, value) for step, value in curve.measured if number(value)[-1].isalpha()]
+            bad = [(step, value) for step, value in curve.measured if not math.isfinite(value)]
             if bad:
                 kinds = " or ".join(dict.fromkeys(number(value) for _, value in bad))
-                said.append(f"{run.name}: {name} is {kinds} at step {steps([step for step, _ in bad])}")
+                said.append(f"{run.name}: {name} is {kinds} at {steps([step for step, _ in bad])}")
     return said
 
 
@@ -208,14 +239,16 @@ def criteria(claims: Sequence[Insight]) -> Table:
     return Table(caption="Success criteria", head=["arm", "criterion", "outcome", "why"], rows=rows, words=WORDS)
 
 
-def origins(study: Study, launches: Callable[[RunDir], list[dict[str, object]]]) -> Table:
+def origins(study: Study, launches: Callable[[RunDir], list[dict[str, Any]]]) -> Table:
     """Where each run comes from."""
     rows = []
     for run in study.runs:
         recorded = launches(RunDir(run.path)) if run.ours else []
         last = recorded[-1] if recorded else {}
-        command = " ".join(["python -m rl.train", *map(str, last["command"][1:])]) if last else NO_DATA  # type: ignore[index]
-        commit = str(last.get("git_commit") or NO_DATA)[:12]
-        rows.append([run.name, str(run.path), commit, str(last.get("started", NO_DATA)), str(len(recorded)), command])
+        given = last.get("command")
+        command = shlex.join(["python", "-m", "rl.train", *map(str, given[1:])]) if isinstance(given, list) else NO_DATA
+        commit, started = (str(last.get(name) or NO_DATA) for name in ("git_commit", "started"))
+        launched = str(len(recorded)) if recorded else NO_DATA
+        rows.append([run.name, str(run.path), commit[:12], started, launched, command])
     head = ["run", "read from", "commit", "started", "launches", "command"]
     return Table(caption="Where the runs come from", head=head, rows=rows, words=frozenset(head))

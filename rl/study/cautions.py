@@ -1,26 +1,28 @@
 """What a study cannot say: what was not measured, and what must be kept in mind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from rl.core.config import HELDOUT
 from rl.study.insights import Insight, Kind
-from rl.study.measured import NO_RESULT, Study, has_metric, protocol, protocol_of
+from rl.study.measured import NO_RESULT, Comparisons, has_metric, protocol, protocol_of
 from rl.study.runs import Arm, Status, StudyRun
-from rl.study.words import counted, listing, steps, where
+from rl.study.words import at_steps, counted, listing, steps, where
 
 
-def no_data(study: Study) -> Iterator[Insight]:
+def no_data(study: Comparisons) -> Iterator[Insight]:
     """A sentence for each run, or step of it, without a value."""
     for arm in study.arms:
         for run in arm.runs:
             yield from _no_data(study, arm, run)
 
 
-def cautions(study: Study) -> Iterator[Insight]:
+def cautions(study: Comparisons) -> Iterator[Insight]:
     yield from _lost_runs(study)
     yield from _other_protocols(study)
+    yield from _repeated_seeds(study)
     yield from _single_seeds(study)
+    yield from _different_steps(study)
     yield from _unequal_samples(study)
     running = [run.name for arm in study.arms for run in arm.runs if run.status is Status.RUNNING]
     if running:
@@ -34,7 +36,7 @@ def cautions(study: Study) -> Iterator[Insight]:
         yield Insight(kind=Kind.CAUTION, text=text, data={"set": study.set})
 
 
-def _no_data(study: Study, arm: Arm, run: StudyRun) -> Iterator[Insight]:
+def _no_data(study: Comparisons, arm: Arm, run: StudyRun) -> Iterator[Insight]:
     evaluations = run.evaluations.get(study.set, [])
     reason = f" ({run.status}{': ' + run.why if run.why else ''})" if run.status is not Status.DONE else ""
     data: dict[str, Any] = {"run": run.name, "status": run.status.value, "why": run.why}
@@ -53,10 +55,10 @@ def _no_data(study: Study, arm: Arm, run: StudyRun) -> Iterator[Insight]:
         return
     planned = _planned_steps(run)
     missing = [step for step in planned if step not in have]
-    if run.status is Status.RUNNING:
-        missing = [step for step in missing if step <= (run.last_step or 0)]
+    if run.status in (Status.RUNNING, Status.DONE) and run.last_step is not None:
+        missing = [step for step in missing if step <= run.last_step]  # its patience or a budget may have ended it
     if missing:
-        yield insight(f"no data for run {run.name} at {steps(missing)}{reason}", steps=missing)
+        yield insight(f"no data for run {run.name} at {steps(missing, planned)}{reason}", steps=missing)
     last = evaluations[-1].result
     if last.step in have and (unmeasured := len(last.missing)):
         part = f"{unmeasured} of {counted(len(last.questions), 'question')} at step {last.step}"
@@ -71,7 +73,7 @@ def _planned_steps(run: StudyRun) -> list[int]:
     return sorted({0, *range(every, end, every), end})
 
 
-def _lost_runs(study: Study) -> Iterator[Insight]:
+def _lost_runs(study: Comparisons) -> Iterator[Insight]:
     """An arm without its unlucky seeds looks better than it is."""
     for arm in study.arms:
         lost = [run for run in arm.runs if run.status in NO_RESULT - {Status.PLANNED}]
@@ -82,11 +84,12 @@ def _lost_runs(study: Study) -> Iterator[Insight]:
             yield Insight(kind=Kind.CAUTION, text=f"{text}, and so optimistic", arms=[arm.name], data=data)
 
 
-def _other_protocols(study: Study) -> Iterator[Insight]:
+def _other_protocols(study: Comparisons) -> Iterator[Insight]:
     """Arms that cannot be compared with each other, and runs that cannot be with the rest of their arm."""
     if len(study.parts) > 1:
         named = [listing([m.name for m in part]) for part in study.parts]
-        differing = _differing([part[0].protocol for part in study.parts])
+        first, *others = [part[0].protocol for part in study.parts]
+        differing = list(dict.fromkeys(name for other in others for name in first.differing(other)))
         text = f"evaluated with different {listing(differing)}, so compared only among themselves: {'; '.join(named)}"
         data = {"parts": [[m.name for m in part] for part in study.parts], "differing": differing}
         yield Insight(kind=Kind.CAUTION, text=text, arms=[m.name for m in study.measured], data=data)
@@ -95,19 +98,24 @@ def _other_protocols(study: Study) -> Iterator[Insight]:
         for run in arm.runs:
             own = protocol(run, study.set)
             if own is not None and common is not None and own != common:
-                differing = _differing([own, common])
+                differing = common.differing(own)
                 text = f"{run.name} was evaluated with other {listing(differing)} than the other runs of {arm.name}: "
                 text += "it is left out"
                 data = {"run": run.name, "differing": differing}
                 yield Insight(kind=Kind.CAUTION, text=text, arms=[arm.name], data=data)
 
 
-def _differing(protocols: Sequence[tuple[str, ...]]) -> list[str]:
-    names = ("problems", "temperature", "max_tokens", "extraction")
-    return [name for name, *values in zip(names, *protocols, strict=True) if len(set(values)) > 1]
+def _repeated_seeds(study: Comparisons) -> Iterator[Insight]:
+    for m in study.measured:
+        for run in m.repeats:
+            kept = next(other for other in m.runs if other.seed == run.seed)
+            text = f"{run.name} has the seed {run.seed} of {kept.name}: the same seed twice is no second seed, and it "
+            text += "is left out"
+            data = {"run": run.name, "kept": kept.name, "seed": run.seed}
+            yield Insight(kind=Kind.CAUTION, text=text, arms=[m.name], data=data)
 
 
-def _single_seeds(study: Study) -> Iterator[Insight]:
+def _single_seeds(study: Comparisons) -> Iterator[Insight]:
     single = [measured.name for measured in study.measured if len(measured.runs) == 1]
     if single:
         whose = "every arm has" if len(single) == len(study.measured) > 1 else f"{listing(single)}:"
@@ -118,7 +126,18 @@ def _single_seeds(study: Study) -> Iterator[Insight]:
         yield Insight(kind=Kind.CAUTION, text=text, arms=single, data={"seeds": 1})
 
 
-def _unequal_samples(study: Study) -> Iterator[Insight]:
+def _different_steps(study: Comparisons) -> Iterator[Insight]:
+    """An arm that ended early, or lags, stands beside others at a step at which these may have been worse, too."""
+    for part in study.parts:
+        ends = {m.name: m.last for m in part}
+        if len(set(ends.values())) > 1 and not all(m.finished for m in part):
+            text = (
+                f"not all arms came to their end: the best of them, and what goes with the rate, is of {at_steps(ends)}"
+            )
+            yield Insight(kind=Kind.CAUTION, text=text, arms=list(ends), data={"steps": ends})
+
+
+def _unequal_samples(study: Comparisons) -> Iterator[Insight]:
     """Each as it was compared; a step of a larger batch has seen more."""
     seen: dict[str, dict[str, int]] = {}
     for c in study.comparisons:

@@ -12,7 +12,7 @@ from rl.study.cautions import cautions, no_data
 from rl.study.choice import best_arm, deploy, nothing_to_deploy
 from rl.study.criteria import judge_in, parse_criterion
 from rl.study.insights import Insight, Kind
-from rl.study.measured import Study, is_measure
+from rl.study.measured import Comparisons, is_measure
 from rl.study.pairs import gains, pairs
 from rl.study.rates import correlation, points, sensitivity
 from rl.study.runs import Arm
@@ -46,7 +46,7 @@ def insights(
     foreign = [arm for arm in arms if not arm.runs[0].ours]
     if ours and not is_measure(metric):
         raise UsageError(f"runs cannot be compared by {metric!r}", fix="take pass@1, another pass@k, or maj@k")
-    study = Study(arms, metric, set)
+    study = Comparisons(arms, metric, set)
     claims = [*_of_ours(study, base)] if ours else []
     if ours and foreign:
         text = "runs of other tools hold no questions: they are not compared with ours"
@@ -62,23 +62,24 @@ _ORDER = [
 ]
 
 
-def _of_ours(study: Study, base: str | None) -> Iterator[Insight]:
+def _of_ours(study: Comparisons, base: str | None) -> Iterator[Insight]:
     yield from no_data(study)
     yield from cautions(study)
     yield from pairs(study, base)
     yield from gains(study)
     if not study.parts:
         yield nothing_to_deploy(study)
-    for part in study.parts:
+    results = [[(m.arm, float(m.scores(m.last).mean())) for m in part] for part in study.parts]
+    correlations = sum(correlation(own, study.metric) is not None for own in results)
+    for part, own in zip(study.parts, results, strict=True):
         yield deploy(study, part)
         yield from best_arm(study, part)
         yield from sensitivity(points(study, part), study.metric, study)
-        results = [(m.arm, float(m.scores(m.last).mean())) for m in part]
-        if found := correlation(results, study.metric):
+        if found := correlation(own, study.metric, comparisons=max(1, correlations)):
             yield found
 
 
-def _criteria(study: Study, arms: Sequence[Arm], criteria: Mapping[str, Sequence[str]]) -> Iterator[Insight]:
+def _criteria(study: Comparisons, arms: Sequence[Arm], criteria: Mapping[str, Sequence[str]]) -> Iterator[Insight]:
     for arm in arms:
         for text in criteria.get(arm.name, []):
             judgement = judge_in(study, parse_criterion(text), arm)

@@ -1,5 +1,6 @@
 """Success criteria of a plan: read before anything runs, judged when the runs are over."""
 
+import difflib
 import math
 import operator
 import re
@@ -10,11 +11,12 @@ from typing import Any
 
 from rl.core.config import HELDOUT
 from rl.core.errors import UsageError
+from rl.core.metrics import STEP
 from rl.evaluate.arms import arm_mean
-from rl.study.measured import Study, is_measure
+from rl.study.measured import Comparisons, is_measure
 from rl.study.runs import Arm, Status, StudyRun
 from rl.study.stated import final
-from rl.study.words import as_data, counted, interval, listing, number, where
+from rl.study.words import as_data, counted, interval, listing, number, plain, where
 
 _GRAMMAR = (
     "write one of: pass@1 >= 0.60; pass@1 @ step 40 >= 0.55; grad_norm stays < 1.0; no non-finite loss; "
@@ -27,6 +29,9 @@ _BOUND = re.compile(
 )
 _FINITE = re.compile(r"no non-?finite (?P<metric>[\w@./-]+)", re.IGNORECASE)
 _BETTER = re.compile(rf"better than (?:run |arm )?(?P<arm>.+?)(?:\s+by\s+{_NUMBER})?", re.IGNORECASE)
+
+_LOST = (Status.DIVERGED, Status.FAILED)
+_SHARES = frozenset(metric.name for metric in STEP if metric.unit == "share")
 
 
 class Outcome(StrEnum):
@@ -67,24 +72,41 @@ def parse_criterion(text: str) -> Criterion:
     """Reads a criterion of a plan.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, or asks for a share above 1.
     """
-    plain = " ".join(text.replace("≥", ">=").replace("≤", "<=").split())
-    if found := _BETTER.fullmatch(plain):
-        return Criterion(text=text, than=found["arm"], bound=_number(found) if found["number"] else 0.0)
-    if found := _FINITE.fullmatch(plain):
+    words = " ".join(text.replace("≥", ">=").replace("≤", "<=").split())
+    if found := _BETTER.fullmatch(words):
+        bound = _share(text, _number(found)) if found["number"] else 0.0
+        return Criterion(text=text, than=found["arm"], bound=bound)
+    if found := _FINITE.fullmatch(words):
         return Criterion(text=text, metric=found["metric"])
-    if (found := _BOUND.fullmatch(plain)) and not (found["stays"] and found["step"]):
+    if (found := _BOUND.fullmatch(words)) and not (found["stays"] and found["step"]):
         step = int(found["step"]) if found["step"] else None
+        is_share = is_measure(found["metric"]) or found["metric"] in _SHARES
         return Criterion(
             text=text,
             metric=found["metric"],
             sign=found["sign"],
-            bound=_number(found),
+            bound=_share(text, _number(found)) if is_share else _number(found),
             stays=bool(found["stays"]),
             step=step,
         )
     raise UsageError(f"{text!r} is no success criterion", fix=_GRAMMAR)
+
+
+def check_metric(criterion: Criterion) -> None:
+    """Whether runs of ours have what is bounded; other tools have metrics of their own.
+
+    Raises:
+        UsageError: they have not.
+    """
+    known = ["minutes", *(metric.name for metric in STEP), "pass@1", "maj@8"]
+    everything = ("value", "values") if not criterion.sign else ()
+    name = criterion.metric
+    if name and name not in (*known, *everything) and not is_measure(name):
+        close = difflib.get_close_matches(name, known, n=3)
+        fix = f"did you mean {' or '.join(close)}?" if close else f"take one of: {', '.join(known)}"
+        raise UsageError(f"{criterion.text!r}: runs have no metric {name!r}", fix=fix)
 
 
 def judge(
@@ -97,10 +119,10 @@ def judge(
         metric: what arms are compared by.
         set: the problem set of pass@k and maj@k.
     """
-    return judge_in(Study(arms, metric, set), criterion, arm)
+    return judge_in(Comparisons(arms, metric, set), criterion, arm)
 
 
-def judge_in(study: Study, criterion: Criterion, arm: Arm) -> Judgement:
+def judge_in(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
     """`judge` for a study whose comparisons may be made already."""
     if criterion.than:
         return _better(study, criterion, arm)
@@ -111,14 +133,20 @@ def judge_in(study: Study, criterion: Criterion, arm: Arm) -> Judgement:
     return _training(criterion, arm)
 
 
-def _measure(study: Study, criterion: Criterion, arm: Arm) -> Judgement:
+def _measure(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
     """pass@k and maj@k, with what their interval says."""
     own = study.by(criterion.metric)
     measured = own.of(arm.name)
+    if lost := _lost(arm):
+        return lost
     if measured is None:
         return _not_measured(f"no {criterion.metric} on {where(study.set)}", arm)
-    if criterion.step is None and not measured.finished:
+    unfinished = [run.name for run in arm.runs if run.status is not Status.DONE]
+    if criterion.step is None and unfinished:
         return _not_measured("its runs are not done", arm)
+    known = [*measured.runs, *measured.repeats]
+    if absent := [run.name for run in arm.runs if all(run is not other for other in known)]:
+        return _not_measured(f"no {criterion.metric} of {listing(absent)}", arm)
     points = (
         [step for step in measured.evaluations if step > 0] if criterion.stays else [criterion.step or measured.last]
     )
@@ -129,19 +157,22 @@ def _measure(study: Study, criterion: Criterion, arm: Arm) -> Judgement:
     met = _holds(criterion, estimate.value)
     doubt = _holds(criterion, estimate.low) != _holds(criterion, estimate.high)
     why = f"{interval(estimate)} at step {step}"
-    why += f": by the estimate; the interval holds {criterion.bound:g}" if doubt else ": beyond doubt"
-    data = {"step": step, "beyond_doubt": not doubt, "seeds": len(measured.runs), **as_data(estimate)}
+    why += f": by the estimate; the interval holds {criterion.bound:g}" if doubt else ": the interval, too"
+    data = {"step": step, "interval_too": not doubt, "seeds": len(measured.runs), **as_data(estimate)}
     return Judgement(outcome=Outcome.MET if met else Outcome.NOT_MET, why=why, data=data)
 
 
 def _training(criterion: Criterion, arm: Arm) -> Judgement:
     """A curve, minutes, tokens, or a result that another tool states: each run has to meet it."""
     unfinished = [run for run in arm.runs if run.ours and run.status is not Status.DONE]
+    lost = _lost(arm)
     values = {run.name: _values(criterion, run) for run in arm.runs}
     broken = {
         name: (step, value) for name, own in values.items() for step, value in own if not _holds(criterion, value)
     }
     decided = broken and criterion.stays  # what was broken once was not kept, however the run ends
+    if lost and not decided:
+        return lost
     if unfinished and criterion.step is None and not decided:
         return _not_measured("its runs are not done", arm)
     missing = [name for name, own in values.items() if not own]
@@ -149,10 +180,10 @@ def _training(criterion: Criterion, arm: Arm) -> Judgement:
         return _not_measured(f"no {criterion.metric} of {listing(missing)}", arm)
     if broken:
         name, (step, value) = next(iter(broken.items()))
-        why = f"{criterion.metric} of {name} is {_word(value)}{f' at step {step}' if step is not None else ''}"
+        why = f"{criterion.metric} of {name} is {plain(value)}{f' at step {step}' if step is not None else ''}"
         return Judgement(outcome=Outcome.NOT_MET, why=why, data={"run": name, "step": step, "value": as_json(value)})
     worst = (max if criterion.sign[0] == "<" else min)(value for own in values.values() for _, value in own)
-    why = f"{'at the worst ' if criterion.stays or len(values) > 1 else ''}{_word(worst)}"
+    why = f"{'at the worst ' if criterion.stays or len(values) > 1 else ''}{plain(worst)}"
     return Judgement(outcome=Outcome.MET, why=why, data={"value": as_json(worst), "runs": list(values)})
 
 
@@ -193,7 +224,7 @@ def _finite(criterion: Criterion, arm: Arm) -> Judgement:
     diverged = [run for run in arm.runs if run.status is Status.DIVERGED]
     if found:
         run, name, step, value = found[0]
-        why = f"{name} of {run.name} is {_word(value)}{f' at step {step}' if step is not None else ''}"
+        why = f"{name} of {run.name} is {plain(value)}{f' at step {step}' if step is not None else ''}"
         data = {"run": run.name, "metric": name, "step": step, "value": as_json(value)}
         return Judgement(outcome=Outcome.NOT_MET, why=why, data=data)
     if diverged:  # it ended at the step that was not finite, and that step has no record
@@ -206,11 +237,17 @@ def _finite(criterion: Criterion, arm: Arm) -> Judgement:
     return Judgement(outcome=Outcome.MET, why=f"in {counted(len(arm.runs), 'run')}")
 
 
-def _better(study: Study, criterion: Criterion, arm: Arm) -> Judgement:
+def _better(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
     """By the corrected interval of the study's comparison of both."""
     than = criterion.than
     if than not in [other.name for other in study.arms]:
         return _not_measured(f"there is no arm {than} to compare with", arm)
+    if lost := _lost(arm):
+        return lost
+    both = [other for other in study.arms if other.name in (than, arm.name)]
+    if any(run.status not in (Status.DONE, *_LOST) for other in both for run in other.runs):
+        causes = [f"{run.name} {run.status}" for other in both for run in other.runs if run.status is not Status.DONE]
+        return Judgement(outcome=Outcome.NOT_MEASURED, why=f"the runs of both are not done ({listing(causes)})")
     own = [c for c in study.between(than, arm.name) if not c.equal_samples]
     if not own or than == arm.name:
         return _not_measured(f"{arm.name} and {than} have no evaluation to be compared by", arm)
@@ -223,12 +260,23 @@ def _better(study: Study, criterion: Criterion, arm: Arm) -> Judgement:
     if low <= 0:
         why += ": no difference is shown" if high >= 0 else ": it is worse"
     elif criterion.bound:
-        why += ": beyond doubt" if low >= criterion.bound else ": by the estimate" if met else ": better, but by less"
+        why += (
+            ": the interval, too" if low >= criterion.bound else ": by the estimate" if met else ": better, but by less"
+        )
     if comparison.seeds == 1:
         why += "; one seed: of these checkpoints only"
     data = {"than": than, "value": value, "low": low, "high": high, "comparisons": difference.comparisons}
     data |= {"questions": difference.n_questions, "seeds": comparison.seeds}
     return Judgement(outcome=Outcome.MET if met else Outcome.NOT_MET, why=why, data=data)
+
+
+def _lost(arm: Arm) -> Judgement | None:
+    """Of an arm that lost a seed nothing is met: the others alone look better than the setting is."""
+    lost = [run for run in arm.runs if run.status in _LOST]
+    if not lost:
+        return None
+    causes = [f"{run.name} {run.status}{': ' + run.why if run.why else ''}" for run in lost]
+    return Judgement(outcome=Outcome.NOT_MET, why=listing(causes), data={"lost": [run.name for run in lost]})
 
 
 def _not_measured(why: str, arm: Arm) -> Judgement:
@@ -242,19 +290,16 @@ def _holds(criterion: Criterion, value: float) -> bool:
     return bool(compare(value, criterion.bound))
 
 
-def _word(value: float) -> str:
-    return (
-        f"{value:.4g}".replace("-", "−")
-        if math.isfinite(value)
-        else "not a number"
-        if math.isnan(value)
-        else "infinite"
-    )
-
-
 def as_json(value: float) -> float | str:
     """Numbers that JSON does not have, as words."""
-    return value if math.isfinite(value) else _word(value)
+    return value if math.isfinite(value) else plain(value)
+
+
+def _share(text: str, bound: float) -> float:
+    """Raises: UsageError: no share is so large."""
+    if abs(bound) > 1:
+        raise UsageError(f"{text!r}: a share is at most 1", fix=f"write {bound / 100:g}, or {bound:g} %")
+    return bound
 
 
 def _number(found: re.Match[str]) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rl.evaluate.arms import Scores, SeedNoise, arm_difference, seed_noise
 from rl.evaluate.power import Needed, needed
+from rl.evaluate.protocol import Protocol
 from rl.evaluate.result import EvalResult
 from rl.evaluate.stats import Difference
 from rl.study.runs import Arm, Evaluated, Status, StudyRun
@@ -29,10 +30,12 @@ class Measured:
     arm: Arm
     runs: list[StudyRun]
     metric: str
-    protocol: tuple[str, ...]
+    protocol: Protocol
     """Of its evaluations: only arms with the same one are compared."""
     evaluations: dict[int, list[Evaluated]]
     """By step, rising: that of each run."""
+    repeats: list[StudyRun]
+    """Runs that are left out: their seed is another's. The same seed twice is no second seed."""
     _values: dict[int, list[dict[str, float]]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -102,8 +105,8 @@ class Comparison:
         return self.base if self.difference.high < 0 else None
 
 
-class Study:
-    """The arms of ours, and how those that were measured by the same rules compare.
+class Comparisons:
+    """The arms of a study of ours, and how those that were measured by the same rules compare.
 
     Args:
         metric: pass@k or maj@k.
@@ -123,15 +126,15 @@ class Study:
     @cached_property
     def parts(self) -> list[list[Measured]]:
         """The measured arms by what they were measured on: arms of two parts cannot be compared."""
-        parts: dict[tuple[str, ...], list[Measured]] = {}
+        parts: dict[Protocol, list[Measured]] = {}
         for measured in self.measured:
             parts.setdefault(measured.protocol, []).append(measured)
         return list(parts.values())
 
-    def by(self, metric: str) -> "Study":
+    def by(self, metric: str) -> "Comparisons":
         """The same arms by another metric."""
         if metric not in self._by_metric:
-            self._by_metric[metric] = Study(self.arms, metric, self.set)
+            self._by_metric[metric] = Comparisons(self.arms, metric, self.set)
         return self._by_metric[metric]
 
     def of(self, name: str) -> Measured | None:
@@ -174,22 +177,36 @@ class Study:
 
     def _measured(self, arm: Arm) -> Measured | None:
         common_protocol = protocol_of(arm, self.set)
-        runs = [
-            run
-            for run in arm.runs
-            if run.status not in NO_RESULT and protocol(run, self.set) == common_protocol is not None
-        ]
+        if common_protocol is None:
+            return None
         by_run = [
-            {e.step: e for e in run.evaluations.get(self.set, []) if has_metric(e.result, self.metric)} for run in runs
+            (
+                run,
+                {
+                    e.step: e
+                    for e in run.evaluations.get(self.set, [])
+                    if e.result.protocol == common_protocol and has_metric(e.result, self.metric)
+                },
+            )
+            for run in arm.runs
+            if run.status not in NO_RESULT and protocol(run, self.set) == common_protocol
         ]
-        kept = [(run, own) for run, own in zip(runs, by_run, strict=True) if any(step > 0 for step in own)]
+        evaluated = [(run, own) for run, own in by_run if any(step > 0 for step in own)]
+        furthest: dict[int | None, StudyRun] = {}
+        for run, _ in sorted(evaluated, key=lambda pair: -max(pair[1])):
+            furthest.setdefault(run.seed, run)
+        kept = [(run, own) for run, own in evaluated if furthest[run.seed] is run]
         common = sorted(step for step in kept[0][1] if all(step in own for _, own in kept)) if kept else []
         if not any(step > 0 for step in common):
             return None
-        evaluations = {step: [own[step] for _, own in kept] for step in common}
-        assert common_protocol is not None  # its runs have it
-        kept_runs = [run for run, _ in kept]
-        return Measured(arm=arm, runs=kept_runs, metric=self.metric, protocol=common_protocol, evaluations=evaluations)
+        return Measured(
+            arm=arm,
+            runs=[run for run, _ in kept],
+            metric=self.metric,
+            protocol=common_protocol,
+            evaluations={step: [own[step] for _, own in kept] for step in common},
+            repeats=[run for run, _ in evaluated if furthest[run.seed] is not run],
+        )
 
     def _compare(
         self, base: Measured, other: Measured, base_step: int, other_step: int, equal_samples: bool, *, count: int
@@ -230,16 +247,13 @@ def per_question(result: EvalResult, metric: str) -> dict[str, float]:
     return {problem_id: value for problem_id, value in values if value is not None}
 
 
-def protocol(run: StudyRun, set: str) -> tuple[str, ...] | None:
-    """What an evaluation's numbers depend on beside the policy: the problems, temperature, max_tokens, extraction."""
+def protocol(run: StudyRun, set: str) -> Protocol | None:
+    """Of its last evaluation; None where nothing was evaluated."""
     evaluations = run.evaluations.get(set)
-    if not evaluations:
-        return None
-    result = evaluations[-1].result
-    return result.problems_sha256, str(result.temperature), str(result.max_tokens), result.extraction
+    return evaluations[-1].result.protocol if evaluations else None
 
 
-def protocol_of(arm: Arm, set: str) -> tuple[str, ...] | None:
+def protocol_of(arm: Arm, set: str) -> Protocol | None:
     """That of most of its runs; None where nothing was evaluated."""
     counts = Counter(own for run in arm.runs if (own := protocol(run, set)))
     return counts.most_common(1)[0][0] if counts else None

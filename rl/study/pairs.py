@@ -7,11 +7,11 @@ from rl.evaluate.power import EFFECT
 from rl.evaluate.stats import Difference
 from rl.study.choice import best
 from rl.study.insights import Insight, Kind
-from rl.study.measured import Comparison, Study
-from rl.study.words import as_data, counted, interval
+from rl.study.measured import Comparison, Comparisons
+from rl.study.words import as_data, counted, interval, number
 
 
-def pairs(study: Study, base: str | None) -> Iterator[Insight]:
+def pairs(study: Comparisons, base: str | None) -> Iterator[Insight]:
     """The best arm of each part against its others, and each against the base arm; corrected for all pairs."""
     told = {best(part).name for part in study.parts} | ({base} if base else set())
     for comparison in study.comparisons:
@@ -19,7 +19,7 @@ def pairs(study: Study, base: str | None) -> Iterator[Insight]:
             yield claim(comparison)
 
 
-def gains(study: Study) -> Iterator[Insight]:
+def gains(study: Comparisons) -> Iterator[Insight]:
     """Of each arm: after its training against before."""
     for name, difference in study.gains.items():
         measured = study.of(name)
@@ -75,6 +75,9 @@ def more(comparison: Comparison) -> str:
     asked, trained = comparison.difference.n_questions, comparison.seeds
     questions, seeds = comparison.needed.questions, comparison.needed.seeds
     if questions is not None and questions <= asked:
+        half = (comparison.difference.high - comparison.difference.low) / 2
+        if half > EFFECT:
+            return f"the interval reaches ±{number(half)}: a difference of {EFFECT:+.2f} may have been missed"
         return f"a difference of {EFFECT:+.2f} would have been seen in four of five such studies"
     ways = []
     if questions is not None:

@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
-from rl.study.criteria import parse_criterion
+from rl.study.criteria import check_metric, parse_criterion
 from rl.study.words import short
 
 NOT_PLANNED = {
@@ -160,7 +160,9 @@ def checked(plan: Plan) -> Plan:
         _check_phase(phase, plan.base | rows[0].changes)
     criteria = [plan.criteria, *(row.criteria for row in plan.runs), *(phase.criteria for phase in plan.phases)]
     for text in itertools.chain(*criteria):
-        than = parse_criterion(text).than
+        criterion = parse_criterion(text)
+        check_metric(criterion)
+        than = criterion.than
         if than and not plan.phases and than not in (known := [row.name for row in rows]):
             raise UsageError(f"{text!r}: the plan has no run {than}", fix=cli.nearest(than, known))
     return plan

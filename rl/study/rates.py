@@ -11,10 +11,10 @@ from rl.evaluate.arms import arm_mean
 from rl.evaluate.correlation import FEWEST, pearson, spearman
 from rl.evaluate.stats import Estimate
 from rl.study.insights import Insight, Kind
-from rl.study.measured import Measured, Study
+from rl.study.measured import Comparisons, Measured
 from rl.study.runs import NOT_COMPUTED, SEED, Arm, Status
 from rl.study.tables import plain_name
-from rl.study.words import listing, number, short
+from rl.study.words import at_steps, listing, number, short
 
 FEWEST_RATES = 3
 LR = "lr"
@@ -33,7 +33,7 @@ class Point:
     estimate: Estimate | None = None
 
 
-def sensitivity(points: Sequence[Point], metric: str, study: Study | None = None) -> Iterator[Insight]:
+def sensitivity(points: Sequence[Point], metric: str, study: Comparisons | None = None) -> Iterator[Insight]:
     """The metric against the log of the rate, of arms that differ in nothing else; three rates at least.
 
     Args:
@@ -47,7 +47,7 @@ def sensitivity(points: Sequence[Point], metric: str, study: Study | None = None
             yield _sensitivity(group, metric, study)
 
 
-def _sensitivity(group: Sequence[Point], metric: str, study: Study | None) -> Insight:
+def _sensitivity(group: Sequence[Point], metric: str, study: Comparisons | None) -> Insight:
     lower = lower_is_better(metric)
     top = min(group, key=lambda point: point.value if lower else -point.value)
     worse = _worse_than(top, study) if study else frozenset()
@@ -61,6 +61,8 @@ def _sensitivity(group: Sequence[Point], metric: str, study: Study | None) -> In
         text += f"; shown to be worse: {listing([short(lr) for lr in behind])}"
     if broken:
         text += f"; diverged or failed: {listing([short(lr) for lr in broken])}"
+    steps = {m.name: m.last for m in study.measured if m.name in {point.arm.name for point in group}} if study else {}
+    text += f"; each at its last evaluation: {at_steps(steps)}" if len(set(steps.values())) > 1 else ""
     if basin and study and min(len(m.runs) for m in study.measured) == 1:
         text += "; one seed: of these runs, not of the rates"
     if edge:
@@ -76,38 +78,42 @@ def _sensitivity(group: Sequence[Point], metric: str, study: Study | None) -> In
         "worse": behind,
         "broken": broken,
         "edge": edge,
+        "steps": steps,
         "try": beyond,
     }
     return Insight(kind=Kind.SENSITIVITY, text=text, arms=[point.arm.name for point in group], data=data)
 
 
-def correlation(points: Sequence[tuple[Arm, float]], metric: str) -> Insight | None:
+def correlation(points: Sequence[tuple[Arm, float]], metric: str, *, comparisons: int = 1) -> Insight | None:
     """Of the log of the rate with a metric, over arms; None with fewer than three rates.
 
     Args:
         points: arms with the metric's values. Those without a rate, and values that are not finite, are left out.
+        comparisons: how many correlations the study has: the intervals are corrected for them.
     """
     known = [(arm, lr, value) for arm, value in points if (lr := rate(arm)) and math.isfinite(value)]
     if len({lr for _, lr, _ in known}) < FEWEST_RATES:
         return None
     logs, values = [math.log10(lr) for _, lr, _ in known], [value for _, _, value in known]
-    line, ranks = pearson(logs, values), spearman(logs, values)
+    line, ranks = pearson(logs, values, comparisons=comparisons), spearman(logs, values, comparisons=comparisons)
     if line is None or ranks is None:
         return None
     text = f"log lr and {metric} over {line.n} arms: Pearson {number(line.value, '+')}"
-    if line.low is None or line.high is None or ranks.low is None or ranks.high is None:
+    if line.low is None or line.high is None:
         text += f", Spearman {number(ranks.value, '+')}; too few for an interval (it takes {FEWEST}): no conclusion"
     else:
-        text += f" [{number(line.low, '+')}, {number(line.high, '+')}], Spearman {number(ranks.value, '+')} "
-        text += f"[{number(ranks.low, '+')}, {number(ranks.high, '+')}] (95 %)"
-        if line.low <= 0 <= line.high:
-            text += "; no correlation is shown"
+        text += f" [{number(line.low, '+')}, {number(line.high, '+')}], Spearman {number(ranks.value, '+')}"
+        if ranks.low is not None and ranks.high is not None:
+            text += f" [{number(ranks.low, '+')}, {number(ranks.high, '+')}]"
+        text += f" (95 %{f', corrected for {comparisons} correlations' if comparisons > 1 else ''})"
+        text += "; no correlation is shown" if line.low <= 0 <= line.high else ""
     others = _other_settings([arm for arm, _, _ in known])
     if others:
         text += f"; {listing(others)} {'differ' if len(others) > 1 else 'differs'}, too, and may be the cause"
     if left_out := len(points) - len(known):
         text += f"; {left_out} without a rate or a finite value {'is' if left_out == 1 else 'are'} left out"
     data: dict[str, Any] = {"metric": metric, "setting": LR, "log": True, "n": line.n, "left_out": left_out}
+    data["comparisons"] = comparisons
     data["pearson"] = {"value": line.value, "low": line.low, "high": line.high}
     data["spearman"] = {"value": ranks.value, "low": ranks.low, "high": ranks.high}
     data |= {"lr": [lr for _, lr, _ in known], "values": values, "other_settings": others}
@@ -125,7 +131,7 @@ def rate(arm: Arm) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None
 
 
-def points(study: Study, part: Sequence[Measured]) -> list[Point]:
+def points(study: Comparisons, part: Sequence[Measured]) -> list[Point]:
     """The arms of a part with a rate."""
     found = []
     for m in part:
@@ -139,7 +145,7 @@ def _without_rate(arm: Arm) -> str:
     return json.dumps({name: arm.settings.get(name) for name in _SETTINGS}, default=str)
 
 
-def _worse_than(top: Point, study: Study) -> frozenset[str]:
+def _worse_than(top: Point, study: Comparisons) -> frozenset[str]:
     own = [c for c in study.comparisons if not c.equal_samples and c.shown and c.shown.name == top.arm.name]
     return frozenset((c.base if c.shown is c.other else c.other).name for c in own)
 
@@ -154,7 +160,7 @@ def _around(group: Sequence[Point], top: Point, worse: frozenset[str]) -> list[P
     return list(group[first : last + 1])
 
 
-def _broken(study: Study, group: Sequence[Point]) -> list[float]:
+def _broken(study: Comparisons, group: Sequence[Point]) -> list[float]:
     """Rates of arms of this group of which every run diverged or failed: these are no edge of the grid."""
     key = _without_rate(group[0].arm)
     return sorted(
@@ -168,10 +174,11 @@ def _broken(study: Study, group: Sequence[Point]) -> list[float]:
 
 def _edge(group: Sequence[Point], top: Point, broken: Sequence[float]) -> tuple[str | None, float | None]:
     """Which edge of the grid the best rate lies at, and the next rate beyond it, as far as its neighbour."""
-    if top is group[0] and not any(lr < top.lr for lr in broken):
-        return "lowest", float(f"{top.lr**2 / group[1].lr:.2g}")
-    if top is group[-1] and not any(lr > top.lr for lr in broken):
-        return "highest", float(f"{top.lr**2 / group[-2].lr:.2g}")
+    rates = sorted({point.lr for point in group})
+    if top.lr == rates[0] and not any(lr < top.lr for lr in broken):
+        return "lowest", float(f"{top.lr**2 / rates[1]:.2g}")
+    if top.lr == rates[-1] and not any(lr > top.lr for lr in broken):
+        return "highest", float(f"{top.lr**2 / rates[-2]:.2g}")
     return None, None
 
 

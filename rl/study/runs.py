@@ -5,8 +5,7 @@ What is not there is absent or None, never zero.
 """
 
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
@@ -183,10 +182,6 @@ def differences(runs: Sequence[StudyRun]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for run in runs for name in _configured(run))
     values = {name: [run.settings.get(name) for run in runs] for name in names}
     return {name: own for name, own in values.items() if any(value != own[0] for value in own)}
-
-
-def is_finite(values: Iterable[float]) -> bool:
-    return all(map(math.isfinite, values))
 
 
 def _configured(run: StudyRun) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Numbers and lists as the sentences of a study have them."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rl.core.config import HELDOUT
@@ -15,6 +16,16 @@ def interval(value: Difference | Estimate, sign: str = "") -> str:
 
 def number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}".replace("-", "−")
+
+
+def plain(value: float) -> str:
+    """Four significant digits, and all of those before the point: ``0.0005``, ``1e-07``, ``12345``, ``infinite``."""
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "minus infinite"
+    text = f"{abs(value):.0f}" if 1000 <= abs(value) < 1e12 else f"{abs(value):.4g}"
+    return f"−{text}" if value < 0 else text
 
 
 def short(value: Any) -> str:
@@ -34,9 +45,37 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def steps(values: Sequence[int]) -> str:
-    """``step 20``, ``steps 20–60``."""
-    return f"step {values[0]}" if len(values) == 1 else f"steps {values[0]}–{values[-1]}"
+def steps(values: Sequence[int], among: Sequence[int] = ()) -> str:
+    """``step 20``, ``steps 20, 60–100``: see `spans`."""
+    return f"step{'' if len(values) == 1 else 's'} {spans(values, among)}"
+
+
+def spans(values: Sequence[int], among: Sequence[int] = ()) -> str:
+    """Rising numbers, as a range only where none is left out.
+
+    Example: ``spans([3, 5, 6, 7]) == "3, 5–7"``, ``spans([20, 60, 80], among=[20, 40, 60, 80]) == "20, 60–80"``
+
+    Args:
+        among: all that there are, rising; all whole numbers unless given.
+    """
+    place = {value: i for i, value in enumerate(among)} or {value: value for value in values}
+    found: list[list[int]] = []
+    for value in values:
+        if found and place[value] == place[found[-1][1]] + 1:
+            found[-1][1] = value
+        else:
+            found.append([value, value])
+    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in found)
+
+
+def at_steps(ends: Mapping[str, int]) -> str:
+    """``at step 60``; of names with different steps ``a and b at step 20, c at step 60``."""
+    by_step: dict[int, list[str]] = {}
+    for name, step in ends.items():
+        by_step.setdefault(step, []).append(name)
+    if len(by_step) == 1:
+        return f"at step {next(iter(by_step))}"
+    return ", ".join(f"{listing(names)} at step {step}" for step, names in sorted(by_step.items()))
 
 
 def where(set: str) -> str:

@@ -64,10 +64,9 @@ def _report(dashboard: Dashboard, entity: str | None) -> reports.Report:
 
 
 def _filters(dashboard: Dashboard) -> list[FilterExpr]:
-    """Only the runs that it is about."""
-    if dashboard.group is not None:
-        return [workspaces.Metric("Group") == dashboard.group]
-    return [workspaces.Metric("Name").isin(dashboard.runs)]
+    """Only the runs that it is about: another group may have runs of the same names."""
+    group = [] if dashboard.group is None else [workspaces.Metric("Group") == dashboard.group]
+    return [*group, workspaces.Metric("Name").isin(dashboard.runs)]
 
 
 def _panel(panel: Panel) -> reports.LinePlot | reports.WeavePanelSummaryTable:

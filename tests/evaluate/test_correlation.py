@@ -57,3 +57,27 @@ def test_intervals_hold_the_truth(n: int, rho: float) -> None:
     hits = [c.low <= rho <= c.high for c in found if c and c.low is not None and c.high is not None]
     assert len(hits) == 2000
     assert 0.93 <= np.mean(hits) <= 0.97
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7])
+def test_few_ranks_have_no_interval(n: int) -> None:
+    """With four pairs two of 24 orders agree wholly, one of them by chance."""
+    ranks = spearman(range(n), [x**3 for x in range(n)])
+    assert ranks is not None
+    assert (ranks.value, ranks.low, ranks.high) == (pytest.approx(1), None, None)
+
+
+@pytest.mark.parametrize("n", [8, 12, 25])
+def test_intervals_of_ranks_leave_out_zero_by_chance_in_one_of_twenty(n: int) -> None:
+    rng = np.random.default_rng(2)
+    found = [spearman(list(rng.normal(size=n)), list(rng.normal(size=n))) for _ in range(2000)]
+    wrong = [c.low > 0 or c.high < 0 for c in found if c and c.low is not None and c.high is not None]
+    assert len(wrong) == 2000
+    assert 0.03 <= np.mean(wrong) <= 0.065
+
+
+def test_several_correlations_have_wider_intervals() -> None:
+    of_ten = pearson(list(X), list(Y), comparisons=10)
+    theirs = stats.pearsonr(X, Y).confidence_interval(0.995)
+    assert of_ten is not None
+    assert (of_ten.low, of_ten.high) == pytest.approx((theirs.low, theirs.high))

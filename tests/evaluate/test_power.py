@@ -9,10 +9,12 @@ from tests.evaluate.test_arms import scores
 
 
 def test_questions_of_a_hand_computed_case() -> None:
-    """Differences of ±0.5 in equal parts have the variance 0.25: ((2.005 + 0.842) / 0.1)² · 0.25 · n / (n − 1)."""
+    """Differences of ±0.5 in equal parts, and the interval's two pseudo-questions of ±√(26 / 101), have the variance
+    (25 + 52 / 101) / 102, of their mean a 102nd of it: ((2.005 + 0.842) / 0.1)² · 100 / 102 · that."""
     base = np.full((1, 100), 0.5)
     other = np.array([[0.0, 1.0] * 50])
-    assert needed(base, other, effect=0.1).questions == pytest.approx((2.005 + 0.8416) ** 2 * 25 * 100 / 99, abs=1)
+    expected = (2.005 + 0.8416) ** 2 * 100 * (25 + 52 / 101) / 102 * 100 / 102
+    assert needed(base, other, effect=0.1).questions == pytest.approx(expected, abs=1)
     assert needed(base, other).seeds is None  # one seed tells nothing of seeds
 
 
@@ -38,3 +40,8 @@ def test_where_questions_are_few_no_number_of_seeds_is_enough() -> None:
     assert asked.seeds is None
     assert asked.questions is not None
     assert asked.questions > 1000
+
+
+def test_where_no_question_differs_a_few_are_not_enough() -> None:
+    same = np.tile([0.0, 1.0], 5)[None]
+    assert (needed(same, same).questions or 0) > 1000

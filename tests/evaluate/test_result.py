@@ -105,10 +105,11 @@ def test_another_number_of_samples_can_be_compared():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("problems_sha256", "cd" * 32), ("temperature", 0.7), ("max_tokens", 128), ("extraction", "lenient")],
+    [("problems", "cd" * 32), ("temperature", 0.7), ("max_tokens", 128), ("extraction", "lenient")],
 )
 def test_what_was_measured_differently_is_not_compared(field: str, value: object):
-    base, other = evaluation("rrrr"), replace(evaluation("rrrr", step=8), **{field: value})
+    changed = {"problems_sha256" if field == "problems" else field: value}
+    base, other = evaluation("rrrr"), replace(evaluation("rrrr", step=8), **changed)
     with pytest.raises(UsageError, match=f"step 8 cannot be compared .*: {field} is {value} in") as error:
         compare(base, other)
     assert "evaluate both" in error.value.fix

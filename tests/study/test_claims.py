@@ -3,14 +3,18 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rl.core.errors import UsageError
+from rl.evaluate.power import Needed
 from rl.study.claims import insights
 from rl.study.insights import Insight, Kind
-from rl.study.runs import Arm, Status, StudyRun, arms_of
+from rl.study.measured import Comparisons
+from rl.study.pairs import more
+from rl.study.runs import Status, StudyRun, arms_of
 from tests.study.made import foreign_run, made_run
 
 
@@ -72,6 +76,22 @@ def test_arms_alike_are_not_told_apart_and_it_is_said_what_it_would_take() -> No
     assert "more questions would show +0.02" in claim.text
     assert claim.data["questions_needed"] > 128
     assert claim.data["low"] < 0 < claim.data["high"]
+
+
+def test_a_few_questions_that_all_agree_have_no_power() -> None:
+    (claim,) = texts(claims(rates({1e-4: 0.9999, 5e-4: 0.9999}, seeds=1, questions=10)), Kind.NO_DIFFERENCE)
+    assert "+0.000 [−0.236, +0.236]" in claim
+    assert "would have been seen" not in claim
+
+
+@pytest.mark.parametrize(("high", "seen"), [(0.015, True), (0.03, False)])
+def test_power_is_claimed_of_no_interval_that_is_wider_than_the_effect(high: float, seen: bool) -> None:
+    study = Comparisons(arms_of(rates({1e-4: 0.5, 5e-4: 0.5}, seeds=1, questions=64)), "pass@1", "heldout")
+    (made,) = study.comparisons
+    narrow = replace(made, difference=replace(made.difference, low=-high, high=high))
+    narrow.__dict__["needed"] = Needed(questions=10, seeds=None)  # by a variance that is smaller than the interval's
+    assert ("would have been seen" in more(narrow)) is seen
+    assert ("may have been missed" in more(narrow)) is not seen
 
 
 def test_all_pairs_are_counted_though_only_the_best_ones_are_told() -> None:
@@ -226,22 +246,6 @@ def test_it_names_the_run_to_deploy_and_why() -> None:
     assert "lr 0.0005 is shown to be better than the other one" in choice.text
 
 
-def test_or_that_the_evidence_does_not_choose_and_which_is_cheaper() -> None:
-    runs = rates({1e-4: 0.6, 5e-4: 0.6}, seeds=1)
-    slow = made_run("slow", {0: 0.3, 120: 0.6}, lr=2e-4, steps=120, chance=77)
-    choice = only(claims([*runs, slow]), Kind.DEPLOY)
-    assert choice.data["choice"] is None
-    assert len(choice.arms) == 3
-    assert choice.text.startswith("the evidence does not choose between")
-    assert choice.data["cheapest"] != "lr 0.0002, steps 120"
-
-
-def test_nothing_is_deployed_where_training_did_not_help() -> None:
-    choice = only(claims(rates({1e-6: 0.3, 2e-6: 0.3}, seeds=1)), Kind.DEPLOY)
-    assert choice.text.startswith("deploy none of them")
-    assert choice.data["choice"] is None
-
-
 def test_the_checkpoint_is_the_best_on_the_held_out_problems_and_its_value_elsewhere_is_told() -> None:
     run = made_run("a", {0: 0.3, 20: 0.7, 40: 0.6, 60: 0.5})
     unseen = made_run("b", {0: 0.2, 20: 0.4, 40: 0.45, 60: 0.45}, set="math500").evaluations
@@ -307,17 +311,6 @@ def test_a_table_without_questions_and_seeds_carries_no_claim() -> None:
     assert "highest pass_rate in this table: Buffer 256, 0.609" in highest.text
     assert "no claim" in highest.text
     assert "does not choose" in only(found, Kind.DEPLOY).text
-
-
-def seeded(arm: str, values: Sequence[float]) -> Arm:
-    return Arm(name=arm, settings={}, runs=[foreign_run(f"{arm}{i}", {}, {"loss": v}) for i, v in enumerate(values)])
-
-
-def test_three_seeds_an_arm_carry_one_and_a_loss_is_better_lower() -> None:
-    found = insights([seeded("a", [1.0, 1.01, 0.99]), seeded("b", [2.0, 2.02, 1.99])])
-    assert only(found, Kind.BETTER).data["better"] == "a"
-    assert only(found, Kind.DEPLOY).data["choice"] == "a"
-    assert not texts(insights([seeded("a", [1.0, 3.0, 2.0]), seeded("b", [2.0, 2.5, 1.9])]), Kind.BETTER)
 
 
 def test_an_infinite_result_is_told_and_compared_with_none() -> None:

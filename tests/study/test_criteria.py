@@ -8,15 +8,15 @@ import pytest
 
 from rl.core.errors import UsageError
 from rl.study.claims import insights
-from rl.study.criteria import Judgement, Outcome, judge, parse_criterion
+from rl.study.criteria import Judgement, Outcome, check_metric, judge, parse_criterion
 from rl.study.insights import Kind
 from rl.study.runs import Status, StudyRun, arms_of
 from tests.study.made import foreign_run, made_run
 
 
-def judged(text: str, *runs: StudyRun, **options: Any) -> Judgement:
+def judged(text: str, *runs: StudyRun, names: dict[str, str] | None = None, **options: Any) -> Judgement:
     """Of the first arm."""
-    arms = arms_of(runs)
+    arms = arms_of(runs, names)
     judgement = judge(parse_criterion(text), arms[0], arms, **options)
     json.dumps(judgement.data, allow_nan=False)
     return judgement
@@ -59,9 +59,9 @@ def test_nonsense_is_refused_with_the_grammar(text: str) -> None:
 def test_pass_at_1_is_judged_with_its_interval() -> None:
     run = made_run("a", {0: 0.3, 60: 0.6})
     sure, close = judged("pass@1 >= 0.4", run), judged("pass@1 >= 0.59", run)
-    assert (sure.outcome, sure.data["beyond_doubt"]) == (Outcome.MET, True)
-    assert "beyond doubt" in sure.why
-    assert close.data["beyond_doubt"] is False
+    assert (sure.outcome, sure.data["interval_too"]) == (Outcome.MET, True)
+    assert sure.why.endswith(": the interval, too")
+    assert close.data["interval_too"] is False
     assert "the interval holds 0.59" in close.why
     assert judged("pass@1 >= 0.8", run).outcome is Outcome.NOT_MET
     assert judged("pass@1 < 0.8", run).outcome is Outcome.MET
@@ -76,13 +76,61 @@ def test_a_step_and_every_step() -> None:
 
 
 @pytest.mark.parametrize("metric", ["pass@1", "grad_norm", "minutes", "no_such_metric"])
-@pytest.mark.parametrize("status", [Status.PLANNED, Status.RUNNING, Status.FAILED])
+@pytest.mark.parametrize("status", [Status.PLANNED, Status.RUNNING, Status.BEATEN])
 def test_of_a_run_that_is_not_done_nothing_is_met(metric: str, status: Status) -> None:
     evaluated = {} if status is Status.PLANNED else {0: 0.3, 20: 0.9}
     run = made_run("a", evaluated, status=status, steps=60)
     judgement = judged(f"{metric} < 100" if metric != "pass@1" else "pass@1 >= 0.1", run)
     assert judgement.outcome is Outcome.NOT_MEASURED
     assert f"a {status}" in judgement.why
+
+
+@pytest.mark.parametrize("status", [Status.DIVERGED, Status.FAILED])
+@pytest.mark.parametrize(
+    "text",
+    ["pass@1 >= 0.1", "pass@1 @ step 20 >= 0.1", "grad_norm stays < 1.0", "minutes < 10", "better than lr 0.0005"],
+)
+def test_of_an_arm_that_lost_a_seed_nothing_is_met(text: str, status: Status) -> None:
+    good = made_run("good", {0: 0.3, 20: 0.8, 60: 0.9}, lr=1e-4)
+    lost = made_run("lost", {0: 0.3, 20: 0.8}, lr=1e-4, seed=1, steps=60, status=status, why="loss is nan")
+    other = made_run("other", {0: 0.3, 20: 0.3, 60: 0.3}, lr=5e-4, chance=7)
+    assert judged(text, good, other).outcome is Outcome.MET
+    judgement = judged(text, good, lost, other)
+    assert judgement.outcome is Outcome.NOT_MET
+    assert judgement.why == f"lost {status}: loss is nan"
+
+
+@pytest.mark.parametrize("unfinished", ["a", "b"])
+def test_better_than_takes_runs_that_are_done(unfinished: str) -> None:
+    def run(name: str, value: float, lr: float) -> StudyRun:
+        status = Status.RUNNING if name == unfinished else Status.DONE
+        return made_run(name, {0: 0.3, 20: value}, lr=lr, status=status, steps=60 if name == unfinished else 20)
+
+    judgement = judged("better than b", run("a", 0.8, 1e-4), run("b", 0.3, 5e-4), names={"a": "a", "b": "b"})
+    assert judgement.outcome is Outcome.NOT_MEASURED
+    assert f"{unfinished} running" in judgement.why
+
+
+def test_a_seed_without_the_evaluation_leaves_a_criterion_not_measured() -> None:
+    runs = [made_run("a", {0: 0.3, 20: 0.8}), made_run("b", {}, seed=1, steps=20)]
+    judgement = judged("pass@1 >= 0.1", *runs)
+    assert (judgement.outcome, judgement.why) == (Outcome.NOT_MEASURED, "no pass@1 of b")
+
+
+@pytest.mark.parametrize("text", ["pass@1 >= 60", "maj@8 > 1.5", "truncated < 5", "better than a by 2"])
+def test_a_share_above_one_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="a share is at most 1") as error:
+        parse_criterion(text)
+    assert "%" in error.value.fix
+
+
+@pytest.mark.parametrize(("text", "near"), [("entropie stays < 3", "entropy"), ("no non-finite los", "loss")])
+def test_a_plan_of_ours_takes_metrics_that_runs_have(text: str, near: str) -> None:
+    with pytest.raises(UsageError, match="runs have no metric") as error:
+        check_metric(parse_criterion(text))
+    assert near in error.value.fix
+    for known in ("entropy stays < 3", "no non-finite values", "pass@16 > 0.1", "minutes < 3", "better than x"):
+        check_metric(parse_criterion(known))
 
 
 def test_a_metric_that_nothing_recorded_is_not_measured() -> None:

@@ -104,7 +104,8 @@ def test_online_it_is_a_workspace_and_a_report_of_these_runs(runs: list[RunDir],
     assert layout["answer"] in told
     assert all(text in told for texts in layout["claims"].values() for text in texts)
     for view in (section, server.views["runs"]):
-        assert '"rates"' in json.dumps(view), "only the runs of the group"
+        assert '"rates"' in json.dumps(view), "only runs of the group"
+        assert all(f'"{run.root.name}"' in json.dumps(view) for run in runs), "and of these only those that are named"
 
 
 def test_a_server_that_refuses_is_told_and_the_layout_is_kept(runs: list[RunDir], tmp_path: Path) -> None:
