@@ -191,10 +191,13 @@ def normal(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Raises:
-    UsageError: the file cannot be written.
+    UsageError: the file exists, or cannot be written.
     """
     try:
-        path.write_text(plan_text(plan))
+        with path.open("x") as file:
+            file.write(plan_text(plan))
+    except FileExistsError:
+        raise UsageError(f"{path} exists, and nothing is overwritten", fix="name another file") from None
     except OSError as error:
         raise UsageError(f"cannot write the plan {path}: {error.strerror}", fix="name another file") from None
 

@@ -108,6 +108,9 @@ def test_a_written_plan_is_read_again(tmp_path: Path) -> None:
     plan = checked(Plan(name="s", runs=[PlannedRun(name="a", changes={"lr": 1e-3}, criteria=["pass@1 >= 60 %"])]))
     write_plan(plan, tmp_path / "s.toml")
     assert read_plan(tmp_path / "s.toml") == plan
+    with pytest.raises(UsageError, match="exists, and nothing is overwritten"):
+        write_plan(plan.model_copy(update={"name": "t"}), tmp_path / "s.toml")
+    assert read_plan(tmp_path / "s.toml") == plan
     with pytest.raises(UsageError, match="cannot write the plan"):
         write_plan(plan, tmp_path / "none" / "s.toml")
 
