@@ -12,7 +12,7 @@ import sys
 import tomllib
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -138,6 +138,17 @@ def given(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     values = read_toml(args.config) if args.config is not None else {}
     flags = {name: value for name in TrainConfig.model_fields if (value := getattr(args, name)) is not None}
     return values | flags, dict.fromkeys(values, str(args.config)) | dict.fromkeys(flags, "flag")
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as commands take them. Example: ``{"lr": 2e-06, "wandb_adapter": False}`` →
+    ``["--lr=2e-06", "--no-wandb-adapter"]``"""
+    names = {name: name.replace("_", "-") for name in settings}
+    return [
+        f"--{'' if value else 'no-'}{names[name]}" if isinstance(value, bool) else f"--{names[name]}={value}"
+        for name, value in settings.items()
+        if value is not None
+    ]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

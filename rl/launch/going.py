@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
+from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.processes import REASONS, Child, Children
 from rl.core.rundir import RunDir
@@ -126,18 +126,7 @@ class Going:
             if self._run.exists:  # killed while it was made
                 self._run.root.rename(f"{self._run.root}.{datetime.now():%Y%m%d-%H%M%S}.old")
             settings = {"wandb_group": self._group, **self.entry.settings, SEED: self.entry.seed}
-            what = ["--run-dir", str(self._run.root), *flags(settings)]
+            what = ["--run-dir", str(self._run.root), *cli.as_flags(settings)]
         command = [*TRAIN, "--server-url", self._url, *what]
         self._tail = MetricsTail(self._run.metrics_file)
         self._child = self._children.add(Child(self.entry.name, command, self._log, self._env))
-
-
-def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as `rl.train` takes them. Example: ``{"lr": 2e-06, "wandb_adapter": False}`` →
-    ``["--lr=2e-06", "--no-wandb-adapter"]``"""
-    names = {name: name.replace("_", "-") for name in settings}
-    return [
-        f"--{'' if value else 'no-'}{names[name]}" if isinstance(value, bool) else f"--{names[name]}={value}"
-        for name, value in settings.items()
-        if value is not None
-    ]
