@@ -151,6 +151,14 @@ def as_flags(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of settings as JSON has them, those that must be given to have them again: the rest are defaults of the model."""
+    plain = TrainConfig().model_dump(mode="json")
+    named = {n: settings[n] for n in ("model", "random_weights") if settings.get(n, plain[n]) != plain[n]}
+    defaults = completed(named, dict.fromkeys(named, "flag")).config.model_dump(mode="json")
+    return named | {n: value for n, value in settings.items() if n in defaults and value != defaults[n]}
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings in a configuration file, by field name."""
     try:

@@ -24,7 +24,7 @@ from rl.problems.models import resolve_model
 MEASURED = 128
 """Groups, at most, that the gain is measured on."""
 FEWEST = 16
-"""Below so many the interval of a gain means little."""
+"""Problems: below so many the interval of a gain means little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,9 @@ def read_groups(run: RunDir, steps: int) -> Groups:
         problems = {group.problem.id for batch in trained for group in batch}
         later = (e.group for e in history.entries() if e.group.id > last and e.group.problem.id not in problems)
         measured = list(islice((group for group in later if len(group.verified) > 1), MEASURED))
-    if len(measured) < FEWEST:
+    if len({group.problem.id for group in measured}) < FEWEST:
         fix = "fewer --steps, or leave the run out: fresh rollouts are recorded then"
-        message = f"{run.root} has {len(measured)} groups after step {steps} to measure on, and {FEWEST} are needed"
+        message = f"{run.root} has too few groups after step {steps} to measure on: {FEWEST} problems are needed"
         raise UsageError(message, fix=fix)
     return Groups(trained=trained, measured=measured)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.buffer.tables import State
+from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import LedgerError, UsageError
 from rl.core.rundir import RunDir
@@ -93,18 +94,15 @@ def suggested(run: StudyRun, found: Sequence[Finding]) -> Plan:
 
 def _base(run: StudyRun) -> dict[str, Any]:
     """The settings of a run that are not the defaults, and that a plan may have."""
-    defaults = TrainConfig().model_dump(mode="json")
-    left_out = NOT_COMPUTED | NOT_PLANNED.keys()
-    known = {name: value for name, value in run.settings.items() if name in defaults and name not in left_out}
-    changed = {name: value for name, value in known.items() if value is not None and value != defaults[name]}
+    left_out = NOT_COMPUTED | NOT_PLANNED.keys() | (set() if run.ours else {"model", "problems"})  # which are not here
+    changed = cli.changed({n: value for n, value in run.settings.items() if n not in left_out and value is not None})
     if run.ours:
         return changed
     base: dict[str, Any] = {}
-    for name, value in changed.items():  # another tool's model and problems are not here, and its batch may not fit
+    for name, value in changed.items():  # another tool's batch may not fit
         with suppress(UsageError):
-            if name not in ("model", "problems"):
-                configured(base | {name: value})
-                base[name] = value
+            configured(base | {name: value})
+            base[name] = value
     return base
 
 

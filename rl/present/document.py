@@ -92,13 +92,13 @@ class Section:
 class Document:
     title: str
     answer: str
-    """The conclusion, before everything else."""
+    """The conclusion, before everything else; in lines."""
     sections: list[Section]
 
 
 def to_markdown(document: Document) -> str:
     """As GitHub shows it."""
-    parts = [f"# {_inline(document.title)}", f"**{_inline(document.answer)}**"]
+    parts = [f"# {_inline(document.title)}", *(f"**{_inline(line)}**" for line in document.answer.splitlines())]
     for section in document.sections:
         parts.append(f"## {_inline(section.title)}")
         parts += [part for block in section.blocks for part in _markdown(block)]

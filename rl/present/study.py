@@ -51,9 +51,9 @@ class Study:
 
     @property
     def answer(self) -> str:
-        """Which run to deploy, or that the evidence does not choose."""
+        """Which run to deploy, or that the evidence does not choose: a line for each part that is compared."""
         said = [insight.text for insight in self.insights if insight.kind is Kind.DEPLOY]
-        return ". ".join(text[0].upper() + text[1:] for text in said) or "Nothing here says which run to deploy."
+        return "\n".join(text[0].upper() + text[1:] for text in said) or "Nothing here says which run to deploy."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

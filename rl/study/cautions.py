@@ -38,7 +38,8 @@ def cautions(study: Comparisons) -> Iterator[Insight]:
 
 def _no_data(study: Comparisons, arm: Arm, run: StudyRun) -> Iterator[Insight]:
     evaluations = run.evaluations.get(study.set, [])
-    reason = f" ({run.status}{': ' + run.why if run.why else ''})" if run.status is not Status.DONE else ""
+    status = "" if run.status is Status.BEATEN else f"{run.status}: "  # its reason begins with the word
+    reason = f" ({(status + run.why) if run.why else run.status})" if run.status is not Status.DONE else ""
     data: dict[str, Any] = {"run": run.name, "status": run.status.value, "why": run.why}
 
     def insight(text: str, **more: Any) -> Insight:

@@ -17,6 +17,8 @@ from rl.study.tables import plain_name
 from rl.study.words import at_steps, listing, number, short
 
 FEWEST_RATES = 3
+NAMED = 4
+"""Arms, at most, that a correlation names."""
 LR = "lr"
 _SETTINGS = [name for name in TrainConfig.model_fields if name not in (LR, SEED) and name not in NOT_COMPUTED]
 """What else a result may come from; a table of another tool has columns that are none of these."""
@@ -98,7 +100,8 @@ def correlation(points: Sequence[tuple[Arm, float]], metric: str, *, comparisons
     line, ranks = pearson(logs, values, comparisons=comparisons), spearman(logs, values, comparisons=comparisons)
     if line is None or ranks is None:
         return None
-    text = f"log lr and {metric} over {line.n} arms: Pearson {number(line.value, '+')}"
+    whose = listing([arm.name for arm, _, _ in known]) if line.n <= NAMED else f"{line.n} arms"
+    text = f"log lr and {metric} over {whose}: Pearson {number(line.value, '+')}"
     if line.low is None or line.high is None:
         text += f", Spearman {number(ranks.value, '+')}; too few for an interval (it takes {FEWEST}): no conclusion"
     else:

@@ -144,3 +144,20 @@ def test_a_defect_of_ours_shows_where_it_is_and_ends_with_what_it_is() -> None:
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1] == "error: KeyError: 'oops'"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"lr": 2e-6, "buffer": 512},
+        {"model": "Qwen/Qwen2.5-0.5B", "max_tokens": 40},  # a default of the starter alone
+        {"model": "Qwen/Qwen2.5-0.5B", "random_weights": "scaled", "wandb_adapter": True},
+    ],
+)
+def test_what_must_be_given_again_is_what_the_model_has_not_by_default(given: dict[str, object]) -> None:
+    config = cli.completed(given, dict.fromkeys(given, "flag")).config
+    assert cli.changed(config.model_dump(mode="json")) == given
+    parser = cli.Parser()
+    cli.add_config_flags(parser)
+    assert cli.resolve(parser.parse_args(cli.as_flags(given))).config == config

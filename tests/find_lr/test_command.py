@@ -95,7 +95,7 @@ def test_what_cannot_be_searched_is_told_before_anything_is_loaded(
         "--model of": [recorded.root, "--model", "Qwen/Qwen2.5-0.5B"],
         "were compacted away": [compacted.root],
         "only 14 steps are recorded": [recorded.root, "--steps", "15"],
-        "to measure on, and 16 are needed": [recorded.root, "--steps", "10"],
+        "to measure on: 16 problems are needed": [recorded.root, "--steps", "10"],
         "--rates fast are no learning rates": [recorded.root, "--rates", "fast"],
         "--lr says nothing here": [recorded.root, "--lr", "1e-4"],
     }

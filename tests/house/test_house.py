@@ -27,7 +27,7 @@ MAY_KNOW = {
     "rl.evaluate": "rewards rollout_server.schema rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint",
     "rl.study": "rl.core rl.evaluate",
     "rl.observe": "rewards rl.core rl.problems rl.buffer rl.evaluate rl.learner.checkpoint rl.study",
-    "rl.present": "rewards rl.core rl.evaluate rl.study rl.observe",
+    "rl.present": "rewards rl.core rl.learner.rates rl.evaluate rl.study rl.observe",
     "rl.track": "rewards rl.core rl.buffer rl.evaluate rl.learner.checkpoint rl.study rl.observe",
     "rl.launch": "rewards rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.study "
     "rl.observe rl.present rl.track",

@@ -133,12 +133,12 @@ def test_many_arms_of_two_seeds_know_together_how_seeds_scatter() -> None:
 
 
 def test_a_run_that_ended_early_is_compared_at_the_last_step_that_both_have() -> None:
-    early = made_run("a", {0: 0.3, 20: 0.4}, lr=1e-4, steps=60, status=Status.BEATEN, why="by b", chance=7)
+    early = made_run("a", {0: 0.3, 20: 0.4}, lr=1e-4, steps=60, status=Status.BEATEN, why="beaten by b", chance=7)
     found = claims([early, made_run("b", {0: 0.3, 20: 0.6, 40: 0.7, 60: 0.7}, lr=5e-4)])
     claim = next(insight for insight in found if insight.kind is Kind.BETTER and len(insight.arms) == 2)
     assert "at step 20" in claim.text
     assert any(
-        "no data for run a at steps 40–60 (beaten: by b): no conclusion" in t for t in texts(found, Kind.NO_DATA)
+        "no data for run a at steps 40–60 (beaten by b): no conclusion" in t for t in texts(found, Kind.NO_DATA)
     )
 
 
