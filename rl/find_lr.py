@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     print("\n".join(shown.lines(judged)))
     _write(out, config, recorded.root, groups, search.start_ess, judged, said)
     print(f"{said}\nthat is {config.steps} updates at a held rate: longer runs may bear less")
-    print(f"results in {out} (find_lr.json, find_lr.png); next: {_next(judged, config)}")
+    print(f"results in {out} (find_lr.json, find_lr.png); next: {next_command(judged, config)}")
 
 
 def _parser() -> cli.Parser:
@@ -148,8 +148,8 @@ def _write(
         raise UsageError(f"cannot write into {out}: {error.strerror}", fix="name a folder by --out") from None
 
 
-def _next(judged: Sequence["Judged"], config: TrainConfig) -> str:
-    """A sweep over what is usable, with the settings that were named."""
+def next_command(judged: Sequence["Judged"], config: TrainConfig) -> str:
+    """A sweep over what is usable, with the settings that differ from the model's defaults."""
     from rl.study.plan import NOT_PLANNED
 
     usable = [f"{j.trial.lr:g}" for j in judged if j.verdict == "usable"]

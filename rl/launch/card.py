@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from rl.core.config import HELDOUT, TrainConfig
-from rl.core.errors import TallyError
-from rl.core.rundir import RunDir, heldout_evaluations, name_of
+from rl.core.errors import TallyError, UsageError
+from rl.core.rundir import OTHER_VERSION, RunDir, heldout_evaluations, name_of
 from rl.evaluate.result import EvalResult, format_sets
 from rl.observe.audit import Audit, audit
 from rl.problems.prompt import prompt_text
@@ -107,7 +107,7 @@ def _sections(exported: Exported, sets: Mapping[str, Mapping[str, EvalResult]]) 
     yield from ("", "## Data", "", *_data(config, audit(run)))
     yield from ("", "## Configuration", "", "| setting | value |", "| --- | --- |")
     yield from (f"| {name} | {value} |" for name, value in config.model_dump(mode="json").items() if name in SAID)
-    yield from ("", "## Provenance", "", *_provenance(exported))
+    yield from ("", "## Provenance", "", *_provenance(exported, evaluated=bool(sets)))
 
 
 def _usage() -> list[str]:
@@ -124,9 +124,11 @@ def _results(exported: Exported, sets: Mapping[str, Mapping[str, EvalResult]]) -
     yield format_sets(sets)
     yield ""
     yield "95 % intervals, clustered by question; the difference is paired by question."
+    if not exported.chosen:
+        yield "The checkpoint was named by hand: what it was chosen on is not known here."
+        return
     measured = len(heldout_evaluations(exported.run.records()))
-    if exported.chosen and HELDOUT in sets:
-        yield f"The checkpoint was chosen on `{HELDOUT}` as the best of {measured}: its figure there is optimistic."
+    yield f"The checkpoint was chosen on `{HELDOUT}` as the best of {measured}: its figure there is optimistic."
     if others := ", ".join(f"`{name}`" for name in sets if name != HELDOUT):
         yield f"Nothing was chosen on {others}."
     else:
@@ -144,17 +146,31 @@ def _data(config: TrainConfig, found: Audit) -> Iterator[str]:
     yield f"{books}; {found.versions:,} versions were proved to be served as published."
 
 
-def _provenance(exported: Exported) -> Iterator[str]:
-    launches: list[dict[str, Any]] = json.loads(exported.run.provenance_file.read_text())
+def _provenance(exported: Exported, *, evaluated: bool) -> Iterator[str]:
+    launches = _launches(exported.run)
     newest = launches[-1]
     packages = ", ".join(f"{name} {version}" for name, version in newest["packages"].items())
     changed = " with local changes" if newest["git_diff"] else ""
     revision = f" at {exported.config.revision}" if exported.config.revision else ""
     yield f"* base: {_name(exported.config)}{revision}"
-    yield f"* adapter: sha256 `{exported.sha256}`, the bytes that were served, evaluated and saved"
+    whose = "that were evaluated" if evaluated else "of the checkpoint"
+    yield f"* adapter: sha256 `{exported.sha256}`, the bytes {whose}"
     yield f"* code: commit {newest['git_commit'] or 'unknown'}{changed}; launches: {len(launches)}"
     yield f"* versions: Python {newest['python']}, {packages}"
     yield f"* hardware: {newest['platform']}, {newest['cores']} cores, {len(newest['gpus'])} GPUs"
+
+
+def _launches(run: RunDir) -> list[dict[str, Any]]:
+    """Oldest first.
+
+    Raises:
+        UsageError: the run's record of them cannot be read.
+    """
+    try:
+        launches: list[dict[str, Any]] = json.loads(run.provenance_file.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{run.provenance_file} cannot be read: {error}", fix=OTHER_VERSION) from None
+    return launches
 
 
 def _name(config: TrainConfig) -> str:

@@ -47,12 +47,18 @@ def merge(base: str, adapter: Path, folder: Path, probes: Sequence[Probe], *, tr
         adapter: folder in peft's format.
 
     Raises:
-        TallyError: the merged model is not the policy, or rounding took away what was learned.
+        TallyError: the base cannot be loaded; the merged model is not the policy; or rounding took away what was
+            learned.
     """
     trust = {"trust_remote_code": trust_remote_code}
 
     def load(model: str | Path) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(model, dtype="auto", **trust)
+        try:
+            return AutoModelForCausalLM.from_pretrained(model, dtype="auto", **trust)
+        except OSError as error:
+            raise TallyError(
+                f"the model {model} cannot be loaded: {error}", fix="see that its folder is whole"
+            ) from None
 
     loaded = load(base)
     dtype: torch.dtype = loaded.dtype

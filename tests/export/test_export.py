@@ -108,8 +108,19 @@ def test_the_card_states_what_the_run_states(run: RunDir, tmp_path: Path) -> Non
 def test_a_checkpoint_named_by_hand_was_not_chosen(run: RunDir, tmp_path: Path) -> None:
     main([str(run.root), "--step", "3", "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "chosen on `heldout`" not in text
+    assert "chosen on" not in text.replace("named by hand: what it was chosen on is not known here", "")
+    assert "the bytes that were evaluated" in text
     assert "| heldout | step-000003 | 3 |" in text
+
+
+def test_of_a_checkpoint_that_was_not_evaluated_nothing_is_said(run: RunDir, tmp_path: Path) -> None:
+    other = RunDir(shutil.copytree(run.root, tmp_path / "other"))
+    for name in run.config().eval_sets:
+        other.eval_file(name, 3).unlink()
+    main([str(other.root), "--step", "3", "--out", str(tmp_path / "out")])
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "This checkpoint was not evaluated: no data." in text
+    assert "the bytes of the checkpoint" in text
 
 
 def export(*argv: object) -> subprocess.CompletedProcess[str]:
@@ -124,11 +135,14 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_written(run: RunDir, tmp
     other = RunDir(shutil.copytree(run.root, tmp_path / "other"))  # whose evaluation is of another adapter
     file = other.eval_file("heldout", 2)
     file.write_text(file.read_text().replace('"adapter_sha256":"', '"adapter_sha256":"0'))
+    lost = RunDir(shutil.copytree(run.root, tmp_path / "lost"))
+    lost.provenance_file.unlink()
     bare = new_run(tmp_path / "bare")
     refusals = [
         (2, "exists, and nothing is overwritten", [run.root, "--out", taken]),
         (2, "has no checkpoint of step 7", [run.root, "--step", 7, "--out", tmp_path / "out"]),
         (2, "no held-out evaluation to choose a checkpoint by", [bare.root, "--out", tmp_path / "out"]),
+        (2, "provenance.json cannot be read", [lost.root, "--out", tmp_path / "out"]),
         (2, "is not a run", [tmp_path / "nowhere", "--out", tmp_path / "out"]),
         (3, "is of the adapter 0", [other.root, "--out", tmp_path / "out"]),
     ]

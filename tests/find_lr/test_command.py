@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,15 @@ import torch
 
 from rl.buffer.compact import compact
 from rl.buffer.ledger import Buffer
+from rl.core import cli
 from rl.core.rundir import RunDir, name_of
+from rl.find_lr import next_command
+from rl.learner.gain import Gain
 from rl.learner.policy import Policy
+from rl.learner.rates import Trial, judge
 from rl.problems.sources import fingerprint
 from rl.problems.starter import STARTER_MODEL
+from rl.sweep import main as sweep
 from tests.conftest import SHA256
 from tests.exact.recorded import sampled_by
 from tests.learner.batch import make_batch
@@ -83,6 +89,22 @@ def test_rates_are_tried_on_the_groups_of_a_run(
     again = find(recorded.root, "--out", out)
     assert again.returncode == 2
     assert "exists" in again.stderr
+
+
+def test_the_next_command_is_a_sweep_as_it_stands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = {"model": "Qwen/Qwen2.5-0.5B", "max_tokens": 40, "lora_rank": 4, "seed": 1, "servers": 2, "eval_every": 7}
+    config = cli.completed(given, dict.fromkeys(given, "flag")).config
+    trials = [trial(1e-5, 0.01), trial(1e-4, 0.1), trial(1e-3, -0.2)]
+    python, dash_m, module, *argv = shlex.split(next_command(judge(trials), config))
+    assert (python, dash_m, module) == ("python", "-m", "rl.sweep")
+    sweep([*argv, "--out", str(tmp_path / "sweep"), "--dry-run"])
+    assert "lr0.0001-seed1" in capsys.readouterr().out
+    assert {"--model=Qwen/Qwen2.5-0.5B", "--max-tokens=40", "--lora-rank=4"} < set(argv)
+
+
+def trial(lr: float, gain: float) -> Trial:
+    near = Gain(value=gain, low=gain - 0.005, high=gain + 0.005)
+    return Trial(lr=lr, moved=0.1, ess=0.9, gain=near, clipped=0.0, grad_norm=1.0)
 
 
 def test_what_cannot_be_searched_is_told_before_anything_is_loaded(
