@@ -45,7 +45,7 @@ def defaults_of(model: str) -> dict[str, Any]:
 class TrainConfig(BaseModel):
     """Everything that decides what a run computes. Immutable; written to the run's `config.json`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     # ---- model and problems
     model: str = STARTER

@@ -41,6 +41,7 @@ from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.study.criteria import check_metric, parse_criterion
+from rl.study.measured import is_measure
 from rl.study.words import short
 
 NOT_PLANNED = {
@@ -49,8 +50,10 @@ NOT_PLANNED = {
     "replay": "replay by python -m rl.train --replay, and compare by python -m rl.report",
 }
 """Settings that are the sweep's own, each with what there is instead."""
+LONGEST_NAME = 150
+"""Bytes: files may be called by a run's name and more, and their names have 255 at the most."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_STRICT = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
 class PlannedRun(BaseModel):
@@ -140,24 +143,25 @@ def checked(plan: Plan) -> Plan:
     rows = plan.rows()
     if not rows:
         raise UsageError(f"the plan {plan.name} has no run", fix="give it a [grid], or [[run]] tables")
-    if _path_safe(plan.name) != plan.name:
-        raise UsageError(f"the plan's name {plan.name!r} cannot name a directory", fix="take letters, digits and -")
-    for kind, names in (("run", [row.name for row in rows]), ("phase", [phase.name for phase in plan.phases])):
+    phases = [phase.name for phase in plan.phases]
+    for kind, names in (("plan", [plan.name]), ("run", [row.name for row in rows]), ("phase", phases)):
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise UsageError(f"two are called {kind} {twice[0]!r}", fix="give each a name of its own")
-        if strange := [name for name in names if not name or _path_safe(name) != name]:
-            fix = "take letters, digits, dots and -"
+        if strange := [name for name in names if not _names_directory(name)]:
+            fix = f"take letters, digits, dots and -, {LONGEST_NAME} at the most; a [[run]] has a name of its own"
             raise UsageError(f"{kind} {strange[0]!r} cannot name a directory", fix=fix)
     alike: dict[TrainConfig, str] = {}
     for row in rows:
+        settings = plan.base | row.changes
         try:
-            same = alike.setdefault(configured(plan.base | row.changes), row.name)
+            config = configured(settings)
+            _check_measured(plan, config)
         except UsageError as error:
             raise UsageError(f"run {row.name}: {error}", fix=error.fix) from None
-        if same != row.name:
+        if (same := alike.setdefault(config, row.name)) != row.name:
             raise UsageError(f"run {row.name} has the settings of run {same}", fix="take one of them out")
-    for phase in plan.phases:
-        _check_phase(phase, plan.base | rows[0].changes)
+        for phase in plan.phases:
+            _check_phase(plan, phase, settings)
     criteria = [plan.criteria, *(row.criteria for row in plan.runs), *(phase.criteria for phase in plan.phases)]
     for text in itertools.chain(*criteria):
         criterion = parse_criterion(text)
@@ -220,10 +224,22 @@ def arm_name(settings: Mapping[str, Any]) -> str:
     return _path_safe("-".join(parts))
 
 
-def _check_phase(phase: Phase, settings: Mapping[str, Any]) -> None:
-    """Args: settings: of some arm before it."""
+def _check_measured(plan: Plan, config: TrainConfig) -> None:
+    """Raises: UsageError: evaluations of this run will not have what arms are compared by."""
+    most = config.eval_samples
+    if not is_measure(plan.metric) or int(plan.metric.partition("@")[2]) > most:
+        fix = f"take pass@k or maj@k, with k up to its eval_samples: pass@1, pass@{most}, maj@{most}"
+        raise UsageError(f"its evaluations have no metric {plan.metric!r}", fix=fix)
+    if plan.set not in config.eval_sets:
+        fix = f"add it to eval_on, or take one of: {', '.join(config.eval_sets)}"
+        raise UsageError(f"it is not evaluated on the set {plan.set!r}", fix=fix)
+
+
+def _check_phase(plan: Plan, phase: Phase, settings: Mapping[str, Any]) -> None:
+    """Args: settings: of an arm before it."""
     try:
         config = configured({**settings, **phase.changes})
+        _check_measured(plan, config)
         field = TrainConfig.model_fields.get(phase.refine)
         if field is None:
             fix = cli.nearest(phase.refine, list(TrainConfig.model_fields))
@@ -232,6 +248,10 @@ def _check_phase(phase: Phase, settings: Mapping[str, Any]) -> None:
             raise UsageError(f"{phase.refine} has no finer values between two", fix='refine a rate: refine = "lr"')
     except UsageError as error:
         raise UsageError(f"phase {phase.name}: {error}", fix=error.fix) from None
+
+
+def _names_directory(name: str) -> bool:
+    return bool(name.strip(".")) and _path_safe(name) == name and len(name.encode()) <= LONGEST_NAME
 
 
 def _path_safe(text: str) -> str:
