@@ -19,7 +19,7 @@ def scheduled(sweep: SweepDir, plan: Plan) -> list[Entry]:
         UsageError: the directory holds another sweep, or a run with other settings than the plan's.
     """
     if not sweep.is_sweep(sweep.root):
-        if sweep.root.exists() and any(path.name != "sweep.lock" for path in sweep.root.iterdir()):
+        if not sweep.is_new:
             raise UsageError(f"{sweep.root} exists and is no sweep", fix="take another --out, or move it away first")
         return arms_entries(sweep, plan, plan.rows(), phase="", base=plan.base)
     existing = sweep.entries()
@@ -32,7 +32,8 @@ def scheduled(sweep: SweepDir, plan: Plan) -> list[Entry]:
             if entry.phase == phase.name
         }
         entries += arms_entries(sweep, plan, list(rows.values()), phase=phase.name, base={})
-    return _merged(sweep, entries, existing)
+    phases = ["", *(phase.name for phase in plan.phases)]
+    return sorted(_merged(sweep, entries, existing), key=lambda entry: phases.index(entry.phase))
 
 
 def arms_entries(

@@ -61,6 +61,13 @@ class SweepDir:
         return (path / "sweep.json").is_file()
 
     @property
+    def is_new(self) -> bool:
+        """Whether nothing is there but what a sweep leaves that was killed before its first run: its lock, and more."""
+        if not self.root.exists() or not any(self.root.iterdir()):
+            return True
+        return (self.root / "sweep.lock").exists() and not any(self.root.glob("runs/*"))
+
+    @property
     def plan_file(self) -> Path:
         return self.root / "plan.toml"
 

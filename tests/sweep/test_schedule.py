@@ -87,6 +87,28 @@ def test_a_phase_that_has_begun_keeps_its_runs_and_its_definition(tmp_path: Path
         scheduled(sweep, plan(0.1, phases=[Phase(name="f", points=4)]))
 
 
+def test_seeds_that_the_plan_has_no_more_stay_in_their_phase(tmp_path: Path) -> None:
+    """The newest phase is the last: the next one is chosen around its best."""
+    made = plan(0.1, seeds=2, phases=[Phase(name="f")])
+    sweep = begun(tmp_path / "s", made)
+    rows = [PlannedRun(name="f-lr0.2", changes={"steps": 6, "lr": 0.2})]
+    sweep.write_entries([*scheduled(sweep, made), *arms_entries(sweep, made, rows, phase="f", base={})])
+    sweep.run_path("lr0.1-seed1").mkdir(parents=True)
+    fewer = plan(0.1, phases=[Phase(name="f")])
+    assert names(scheduled(sweep, fewer)) == ["lr0.1-seed0", "lr0.1-seed1", "f-lr0.2-seed0"]
+
+
+def test_a_sweep_that_was_killed_before_its_first_run_is_begun_again(tmp_path: Path) -> None:
+    sweep = SweepDir(tmp_path / "s")
+    with sweep.locked():
+        sweep.write(plan(0.1, 0.2), scheduled(sweep, plan(0.1, 0.2)))
+    sweep.file.unlink()
+    assert names(scheduled(sweep, plan(0.3))) == ["lr0.3-seed0"]
+    sweep.run_path("lr0.1-seed0").mkdir()
+    with pytest.raises(UsageError, match="exists and is no sweep"):
+        scheduled(sweep, plan(0.3))
+
+
 def run_in(entry: Entry, **settings: Any) -> None:
     values = {**entry.settings, "seed": entry.seed, **settings}
     RunDir(entry.path).create(cli.completed(values, dict.fromkeys(values, "flag")))
