@@ -13,8 +13,9 @@ import numpy as np
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
-from rl.evaluate.result import EvalResult, summary
+from rl.evaluate.result import EvalResult
 from rl.evaluate.stats import paired_difference
+from rl.study.measured import per_question
 from rl.study.plan import Phase, PlannedRun, arm_name, configured, normal
 from rl.study.runs import Status, StudyRun
 from rl.study.sweepdir import Entry
@@ -29,7 +30,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Finer:
-    """The arms of a phase, and how they were chosen, in a sentence."""
+    """The arms of a phase, and how they were chosen, in a sentence that says what was left out, too."""
 
     rows: list[PlannedRun]
     why: str
@@ -63,9 +64,11 @@ def finer(phase: Phase, entries: Sequence[Entry], runs: Sequence[StudyRun], *, m
     tried = _tried(entries, runs, metric, set)
     kinds = [_kind(arm, phase.refine) for arm in tried if arm.name in newest]
     comparable = [arm for arm in tried if _kind(arm, phase.refine) in kinds]
+    left_out = _left_out(entries, tried)
     if not comparable:
         fix = "see why its runs ended, mend that, and start the sweep again"
-        raise UsageError(f"phase {phase.name}: no arm before it has a {metric} on {set} to choose the best by", fix=fix)
+        why = f"no arm before it has a {metric} on {set} to choose the best by{_listed(left_out)}"
+        raise UsageError(f"phase {phase.name}: {why}", fix=fix)
     best = max(comparable, key=lambda arm: arm.value)
     others = [arm for arm in comparable if arm is not best and _kind(arm, phase.refine) == _kind(best, phase.refine)]
     made = {configured(entry.settings) for entry in entries}
@@ -73,10 +76,16 @@ def finer(phase: Phase, entries: Sequence[Entry], runs: Sequence[StudyRun], *, m
     for value in grid(phase, _at(best, phase.refine), [_at(arm, phase.refine) for arm in others]):
         own = {phase.refine: value}
         settings = {**best.settings, **phase.changes, **own}
-        if configured(settings) not in made:
-            name = f"{phase.name}-{arm_name(own)}"
+        name = f"{phase.name}-{arm_name(own)}"
+        try:
+            is_made = configured(settings) in made
+        except UsageError as error:  # beyond the setting's range, as a share above 1 is
+            left_out.append(f"{name} ({error})")
+            continue
+        if not is_made:
             rows.append(PlannedRun(name=name, reason=phase.reason, changes=normal(settings), criteria=phase.criteria))
-    return Finer(rows=rows, why=f"around {best.name}, {metric} {best.value:.3f}{_doubt(best, others, phase.refine)}")
+    doubt = _doubt(best, others, phase.refine)
+    return Finer(rows=rows, why=f"around {best.name}, {metric} {best.value:.3f}{doubt}{_listed(left_out)}")
 
 
 def grid(phase: Phase, best: float, others: Sequence[float]) -> list[float]:
@@ -96,7 +105,8 @@ def grid(phase: Phase, best: float, others: Sequence[float]) -> list[float]:
 
 
 def _tried(entries: Sequence[Entry], runs: Sequence[StudyRun], metric: str, set: str) -> list[_Tried]:
-    """The arms whose runs all came to their end and were measured."""
+    """The arms whose runs all came to their end and were measured: without the runs that did not, the others alone look
+    better than the arm is."""
     by_name = {run.name: run for run in runs}
     arms: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -107,14 +117,28 @@ def _tried(entries: Sequence[Entry], runs: Sequence[StudyRun], metric: str, set:
         if any(entry.status is not Status.DONE for entry in own) or not all(evaluated):
             continue
         results = [evaluations[-1].result for evaluations in evaluated]
-        estimates = [summary(result).get(metric) for result in results]
-        if all(estimates):
-            value = float(np.mean([estimate.value for estimate in estimates if estimate]))
+        scores = [list(per_question(result, metric).values()) for result in results]
+        if all(scores):
+            value = float(np.mean([np.mean(of_run) for of_run in scores]))
             settings = own[0].settings
             tried.append(
                 _Tried(name=name, settings=settings, config=configured(settings), results=results, value=value)
             )
     return tried
+
+
+def _left_out(entries: Sequence[Entry], tried: Sequence[_Tried]) -> list[str]:
+    """The arms that have no result, each with how its runs ended. Example: ``["lr0.01 (done, diverged)"]``"""
+    known = {arm.name for arm in tried}
+    ends: dict[str, list[Status]] = defaultdict(list)
+    for entry in entries:
+        if entry.arm not in known:
+            ends[entry.arm].append(entry.status)
+    return [f"{name} ({', '.join(own) if set(own) != {Status.DONE} else 'not measured'})" for name, own in ends.items()]
+
+
+def _listed(left_out: Sequence[str]) -> str:
+    return f"; left out: {', '.join(left_out)}" if left_out else ""
 
 
 def _kind(arm: _Tried, refine: str) -> TrainConfig:
@@ -139,7 +163,7 @@ def _doubt(best: _Tried, others: Sequence[_Tried], refine: str) -> str:
 
 
 def _is_worse(arm: _Tried, best: _Tried, tests: int) -> bool:
-    theirs, ours = _pass_at_1(arm.results), _pass_at_1(best.results)
+    theirs, ours = _over_seeds(arm.results), _over_seeds(best.results)
     both = [question for question in ours if question in theirs]
     if not both:
         return False
@@ -147,11 +171,10 @@ def _is_worse(arm: _Tried, best: _Tried, tests: int) -> bool:
     return difference.value > 0 and difference.p_value * tests < LEVEL
 
 
-def _pass_at_1(results: Sequence[EvalResult]) -> dict[str, float]:
-    """By question, the mean over runs that could be measured."""
+def _over_seeds(results: Sequence[EvalResult]) -> dict[str, float]:
+    """pass@1 by question, the mean over runs that could be measured."""
     values: dict[str, list[float]] = defaultdict(list)
     for result in results:
-        for question in result.questions:
-            if (value := question.pass_at(1)) is not None:
-                values[question.problem_id].append(value)
+        for question, value in per_question(result, "pass@1").items():
+            values[question].append(value)
     return {question: float(np.mean(own)) for question, own in values.items()}

@@ -85,10 +85,18 @@ def test_without_a_result_nothing_is_chosen(status: Status) -> None:
         choose(Phase(name="f"), {1e-5: LOW, 1e-4: HIGH}, status=status)
 
 
-def test_an_arm_is_judged_by_all_its_seeds() -> None:
-    entries = [entry(1e-4), entry(1e-4, seed=1), entry(1e-3), entry(1e-3, seed=1, status=Status.FAILED)]
-    runs = [run(own, right) for own, right in zip(entries, (LOW, LOW, HIGH, HIGH), strict=True)]
-    assert "around lr0.0001" in finer(Phase(name="f"), entries, runs, metric="pass@1", set="heldout").why
+def test_an_arm_is_judged_by_all_its_seeds_and_named_where_it_cannot_be() -> None:
+    entries = [entry(1e-4), entry(1e-4, seed=1), entry(1e-3), entry(1e-3, seed=1, status=Status.BEATEN), entry(1e-2)]
+    runs = [run(own, right) for own, right in zip(entries, (LOW, LOW, HIGH, HIGH, []), strict=True)]
+    why = finer(Phase(name="f"), entries, runs, metric="pass@1", set="heldout").why
+    assert why == "around lr0.0001, pass@1 0.250; left out: lr0.001 (done, beaten), lr0.01 (not measured)"
+
+
+def test_any_measure_of_the_evaluations_can_choose() -> None:
+    entries = [entry(1e-4), entry(1e-3)]
+    runs = [run(own, right) for own, right in zip(entries, ([3] * 64, [0, 6] * 32), strict=True)]
+    chosen = [finer(Phase(name="f"), entries, runs, metric=metric, set="heldout").why for metric in ("pass@3", "maj@8")]
+    assert [why.split(";")[0] for why in chosen] == ["around lr0.0001, pass@3 0.821", "around lr0.0001, maj@8 1.000"]
 
 
 @given(
