@@ -55,22 +55,17 @@ def main(argv: list[str]) -> int:
     again = f"python -m rl.sweep {shlex.join(argv)}"
     with sweep.locked():
         campaign = Campaign(sweep, plan, scheduled(sweep, plan), SweepConsole(), resume=again)
-        error: TallyError | None = None
-        try:
-            campaign.run()
-        except UsageError as nothing_to_refine:  # what was made before is reported
-            error = nothing_to_refine
+        campaign.run()
         if campaign.interrupted:
             print(f"stopped. Go on with: {again}")
             return INTERRUPTED
         _report(sweep)
-    failed = [entry.name for entry in campaign.entries if not entry.over]
-    if failed and error is None:
+    if campaign.unchosen:
+        raise campaign.unchosen
+    if failed := [entry.name for entry in campaign.entries if not entry.over]:
         names = f"{', '.join(failed[:3])}{' …' if len(failed) > 3 else ''}"
         fix = f"mend what the table says, and go on with: {again}"
-        error = TallyError(f"{len(failed)} of {len(campaign.entries)} runs failed: {names}", fix=fix)
-    if error:
-        raise error
+        raise TallyError(f"{len(failed)} of {len(campaign.entries)} runs failed: {names}", fix=fix)
     return 0
 
 

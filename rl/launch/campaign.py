@@ -6,6 +6,7 @@ It computes nothing itself. Each run is a `rl.train` of its own; whatever ends t
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -56,6 +57,8 @@ class Campaign:
         self._going: dict[str, Going] = {}
         self._pace = Pace()
         self._interrupts = 0
+        self.unchosen: UsageError | None = None
+        """Why the runs of a phase could not be chosen."""
 
     @property
     def interrupted(self) -> bool:
@@ -66,22 +69,24 @@ class Campaign:
         return list(self._entries.values())
 
     def run(self) -> None:
-        """Makes all runs, phase by phase, until they are over or the user interrupts.
+        """Makes all runs, phase by phase, until they are over, the next phase cannot be chosen or the user interrupts.
 
         Raises:
-            UsageError: the directory cannot be written to, or a phase has no result to refine.
+            UsageError: the directory cannot be written to.
         """
         self._sweep.write(self._plan, self.entries)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)
         with self._console, Children() as children:
-            self._make("", children)
-            for phase in self._plan.phases:
-                if not self.interrupted:
-                    self._choose(phase)
+            try:
+                self._make("", children)
+                for phase in self._plan.phases:
+                    if self.interrupted or not self._is_chosen(phase):
+                        break
                     self._make(phase.name, children)
-            for going in self._going.values():  # the user would not wait for them
-                self._mark(going.entry, Status.PLANNED, going.progress)
+            finally:  # the user would not wait for them, or something has ended the campaign
+                for going in self._going.values():
+                    self._mark(going.entry, Status.PLANNED, going.progress)
 
     def _make(self, phase: str, children: Children) -> None:
         """Makes the runs of one phase."""
@@ -97,14 +102,36 @@ class Campaign:
             self._show()
             time.sleep(LOOK_S)
 
-    def _choose(self, phase: Phase) -> None:
-        """The runs of a phase by the results of those before it, unless that was done."""
+    def _is_chosen(self, phase: Phase) -> bool:
+        """Whether a phase has its runs, be it from now on: once chosen they stay, and so all results are awaited."""
         if not self._is_ahead(phase):
-            return
+            return True
+        if awaited := [entry for entry in self.entries if not entry.over]:
+            first, more = awaited[0], f" and {len(awaited) - 1} more" if len(awaited) > 1 else ""
+            self._console.say(f"phase {phase.name} waits for {first.name} ({first.status}: {first.why}){more}")
+            return False
+        try:
+            self._choose(phase)
+        except UsageError as error:
+            self.unchosen = error
+        return self.unchosen is None
+
+    def _choose(self, phase: Phase) -> None:
+        """The runs of a phase by the results of those before it.
+
+        Raises:
+            UsageError: there is no result to choose by, or a run of that name with other settings.
+        """
         plan = self._plan
         chosen = finer(phase, self.entries, self._sweep.runs(), metric=plan.metric, set=plan.set)
+        entries = arms_entries(self._sweep, plan, chosen.rows, phase=phase.name, base={})
+        for entry in entries:
+            if entry.name in self._entries:
+                fix = "give the phase another name"
+                raise UsageError(f"phase {phase.name}: the sweep has another run {entry.name}", fix=fix)
+            check_directory(entry)
         self._console.say(f"phase {phase.name}: {len(chosen.rows)} arms {chosen.why}")
-        self._take(arms_entries(self._sweep, plan, chosen.rows, phase=phase.name, base={}))
+        self._take(entries)
         self._sweep.write_entries(self.entries)
         for key, server in list(self._servers.items()):
             if not server.fits(self._users(key)):
@@ -144,13 +171,13 @@ class Campaign:
             self._console.say(f"{entry.name}: {f'goes on; {going.progress}' if going.resumed else 'starts'}")
 
     def _new_server(self, key: tuple[Any, ...], children: Children) -> SharedServer:
-        users, numbers = self._users(key), {server.number for server in self._servers.values()}
+        numbers = {server.number for server in self._servers.values()}
         return SharedServer(
             self._sweep,
-            users,
+            self._users(key),
             children,
             number=next(number for number in range(len(numbers) + 1) if number not in numbers),
-            policies=min(self._plan.parallel, len(users)),
+            policies=self._plan.parallel,  # a phase may bring more than are known
             resume=self._resume,
         )
 
@@ -184,29 +211,46 @@ class Campaign:
 
     def _look_at_runs(self) -> None:
         for going in list(self._going.values()):
-            for record in going.news():
-                if record["kind"] == "step":
-                    self._pace.step(record["step_s"], going.config.batch)
-                elif record["kind"] == "eval" and record["set"] == self._plan.set and self._plan.stop_beaten:
-                    self._stop_if_beaten(going)
-            if self.interrupted and going.stop():
-                self._console.say(f"{going.entry.name}: finishes its step and saves (again: stop at once)")
-            if outcome := going.outcome():
+            try:
+                outcome = self._look_at(going)
+            except UsageError as error:
+                going.end()
+                outcome = Status.FAILED, str(error)
+            if outcome:
                 del self._going[going.entry.name]
                 self._pace.run(going.seconds - going.train_s)
                 self._mark(going.entry, *outcome)
                 self._say(going, *outcome)
 
+    def _look_at(self, going: Going) -> tuple[Status, str] | None:
+        """What has become of a run, and why; None while it goes on.
+
+        Raises:
+            UsageError: what it has logged, or an evaluation of it, cannot be read.
+        """
+        for record in going.news():
+            if record["kind"] == "step":
+                self._pace.step(record["step_s"], going.config.batch)
+            elif record["kind"] == "eval" and record["set"] == self._plan.set and self._plan.stop_beaten:
+                self._stop_if_beaten(going)
+        if self.interrupted and going.stop():
+            self._console.say(f"{going.entry.name}: finishes its step and saves (again: stop at once)")
+        return going.outcome()
+
     def _stop_if_beaten(self, going: Going) -> None:
-        name = going.entry.name
-        rivals = [other for other, config in self._configs.items() if other != name and alike(going.config, config)]
-        going.beaten = going.beaten or beaten(self._contender(name), [self._contender(rival) for rival in rivals])
+        rivals = []
+        for entry in self.entries:
+            if alike(going.config, self._configs[entry.name]):
+                with suppress(UsageError):  # what cannot be read is no rival
+                    rivals.append(self._contender(entry))
+        going.beaten = going.beaten or beaten(self._contender(going.entry), rivals)
         if going.beaten:
             going.stop()
 
-    def _contender(self, name: str) -> Contender:
-        results = load_sets(RunDir(self._entries[name].path).evals).get(self._plan.set, [])
-        return Contender(name=name, config=self._configs[name], results={result.step: result for result in results})
+    def _contender(self, entry: Entry) -> Contender:
+        results = load_sets(RunDir(entry.path).evals).get(self._plan.set, [])
+        by_step = {result.step: result for result in results}
+        return Contender(name=entry.name, arm=entry.arm, config=self._configs[entry.name], results=by_step)
 
     def _mark(self, entry: Entry, status: Status, why: str) -> None:
         if status is not Status.RUNNING:

@@ -74,7 +74,11 @@ class Going:
         return f"{self.step} of {self.config.steps} steps are made"
 
     def news(self) -> Iterator[Record]:
-        """What it has logged since the last look."""
+        """What it has logged since the last look.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
         for record in self._tail.records():
             if record["kind"] == "step":
                 self.step = record["step"]
@@ -96,15 +100,19 @@ class Going:
         self._children.end(self._child)
 
     def outcome(self) -> tuple[Status, str] | None:
-        """What has become of it, and why; None while it goes on. After an accident it is started again."""
+        """What has become of it, and why; None while it goes on. After an accident it is started again.
+
+        Raises:
+            UsageError: what it has logged cannot be read.
+        """
         code = self._child.exit_code
         if code is None:
             return None
         words = self._child.last_words().replace("\n ", ";")
         how = self._child.ending
+        ended = ending(self.config, self._run.records()) if code == 0 else None
         self.end()
         if code == 0:
-            ended = ending(self.config, self._run.records())
             return Status.DONE, ended.reason if ended and ended.early else ""
         if self.beaten:
             return Status.BEATEN, self.beaten

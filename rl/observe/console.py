@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rl.core.config import TrainConfig
-from rl.core.rundir import RunDir
+from rl.core.errors import UsageError
+from rl.core.rundir import OTHER_VERSION, RunDir, key_of
 from rl.observe.readings import Record, clock, eval_line, seconds_left, step_line
 from rl.observe.rules import findings_so_far, patience_s, telling_evaluations
 
@@ -32,13 +33,24 @@ class MetricsTail:
         self._offset = start if start is not None else path.stat().st_size if path.exists() else 0
 
     def records(self) -> Iterator[Record]:
+        """Raises:
+        UsageError: a line is no record; the next look begins after it.
+        """
         if not self._path.exists():
             return
-        with self._path.open() as file:
+        with self._path.open("rb") as file:
             file.seek(self._offset)
-            while (line := file.readline()).endswith("\n"):  # a line without an end is still being written
+            while (line := file.readline()).endswith(b"\n"):  # a line without an end is still being written
                 self._offset = file.tell()
-                yield json.loads(line)
+                yield self._record(line)
+
+    def _record(self, line: bytes) -> Record:
+        try:
+            record: Record = json.loads(line)
+            key_of(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{self._path} cannot be read: {error!r}", fix=OTHER_VERSION) from None
+        return record
 
 
 def terminal_width() -> int | None:

@@ -1,11 +1,11 @@
 """When a run is ended because another one is better beyond doubt.
 
-Judged is a run against each other one that is alike but for what is compared: the same model, problems, batch and
-number of steps, so that a step means as many samples in both. It is beaten where one of them has the better held-out
-results at the same step in two evaluations one after the other, the second of them after half of the steps or later,
-each by a paired test on the same questions that is corrected for all such tests of this run (Bonferroni: runs beside it
-× evaluations). What lies behind early often catches up, and so half of the run is always made; what is saved is the
-rest. It says nothing about the setting with another seed.
+Judged is a run against those of other arms that are alike but for what is compared: the same model, problems, batch
+and number of steps, so that a step means as many samples in both. It is beaten where one of them has the better
+held-out results at the same step in two evaluations one after the other, the second of them after half of the steps or
+later, each by a paired test on the same questions that is corrected for all such tests of this run (Bonferroni: such
+runs × evaluations). What lies behind early often catches up, and so half of the run is always made; what is saved is
+the rest. It says nothing about the setting with another seed; runs of one arm are repetitions, and no rivals.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,6 +26,7 @@ class Contender:
     """A run as far as it has come."""
 
     name: str
+    arm: str
     config: TrainConfig
     results: Mapping[int, EvalResult]
     """By step, on the set that is compared; that of the base model counts for nothing."""
@@ -33,7 +34,7 @@ class Contender:
 
 def beaten(own: Contender, others: Iterable[Contender]) -> str | None:
     """By whom and by how much a run is beaten; None where it is not, or where that cannot be said yet."""
-    rivals = [other for other in others if other.name != own.name and alike(own.config, other.config)]
+    rivals = [other for other in others if other.arm != own.arm and alike(own.config, other.config)]
     steps = sorted(step for step in own.results if step)[-IN_A_ROW:]
     if len(steps) < IN_A_ROW or steps[-1] < own.config.steps / 2:
         return None

@@ -14,6 +14,7 @@ from rl.launch import going, shared
 
 
 def start_server(config: TrainConfig, listener: socket, log: Path, env: Mapping[str, str], **kwargs: Any) -> Child:
+    log.write_text(f"for {kwargs['policies']} policies\n")
     command = [sys.executable, "-m", "rollout_server", "--engine", "scripted", "--fd", str(listener.fileno())]
     command += ["--pulse", str(kwargs["pulse"].absolute())]
     return Child(kwargs["name"], command, log, env, pass_fds=[listener.fileno()])

@@ -18,10 +18,10 @@ def result(step: int, share: float, seed: int = 0) -> EvalResult:
     return evaluation(step, right, n=N)
 
 
-def contender(name: str, shares: dict[int, float], *, seed: int = 0, **settings: object) -> Contender:
+def contender(name: str, shares: dict[int, float], *, seed: int = 0, arm: str = "", **settings: object) -> Contender:
     config = TrainConfig.model_validate({"steps": 40, "eval_every": 10, **settings})
     results = {step: result(step, share, seed=1000 * seed + step) for step, share in shares.items()}
-    return Contender(name=name, config=config, results=results)
+    return Contender(name=name, arm=arm or name, config=config, results=results)
 
 
 GOOD = contender("good", {0: 0.3, 10: 0.6, 20: 0.7, 30: 0.75, 40: 0.8}, seed=1)
@@ -50,10 +50,11 @@ def test_not_ended(shares: dict[int, float], what: str) -> None:
     assert beaten(contender("bad", shares), [GOOD]) is None, what
 
 
-def test_nobody_is_beaten_by_itself_or_by_what_is_not_alike() -> None:
+def test_nobody_is_beaten_by_its_own_arm_or_by_what_is_not_alike() -> None:
     bad = {10: 0.2, 20: 0.2}
     own = contender("bad", bad)
     assert beaten(own, [own]) is None
+    assert beaten(own, [contender("good", {10: 0.9, 20: 0.9}, seed=1, arm="bad")]) is None
     for other in ({"batch": 64}, {"steps": 80}, {"problems": "starter-sums"}, {"model": "starter-small"}):
         assert beaten(own, [contender("good", {10: 0.9, 20: 0.9}, seed=1, **other)]) is None
 

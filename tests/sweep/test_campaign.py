@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rl import sweep as command
+from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.study.runs import Status
 from rl.study.sweepdir import SweepDir
@@ -150,6 +152,58 @@ def test_when_interrupted_the_runs_save_and_it_says_how_to_go_on(
     assert (entry.status, entry.why) == (Status.PLANNED, "3 of 6 steps are made")
 
 
+def test_a_run_whose_newest_record_is_damaged_is_ended_and_the_others_go_on(sweep: Start, tmp_path: Path) -> None:
+    plan, root, run = waiting(tmp_path)
+    started = sweep(FAKE, str(plan), "--out", str(root))
+    started.wait_for(at_step_3(run), "step 3")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("damaged\n")
+    code, _, err = started.finish()
+    assert (code, statuses(root)) == (3, {"a-seed0": Status.FAILED, "b-seed0": Status.DONE})
+    assert "1 of 2 runs failed: a-seed0" in err
+    assert "metrics.jsonl cannot be read" in SweepDir(root).entries()[0].why
+
+
+def test_a_run_whose_records_are_damaged_at_its_end_has_failed(sweep: Start, tmp_path: Path) -> None:
+    plan, root, run = waiting(tmp_path)
+    started = sweep(FAKE, str(plan), "--out", str(root))
+    started.wait_for(at_step_3(run), "step 3")
+    with (run / "metrics.jsonl").open("r+") as file:  # what the sweep has read already
+        file.write("x")
+    (run / "go").touch()
+    code, _, err = started.finish()
+    assert (code, statuses(root)) == (3, {"a-seed0": Status.FAILED, "b-seed0": Status.DONE})
+    assert "1 of 2 runs failed: a-seed0" in err
+
+
+@pytest.mark.parametrize(("damaged", "waits"), [("a", Status.FAILED), ("b", Status.DONE)])
+def test_an_evaluation_that_cannot_be_read_ends_its_own_run_alone(
+    sweep: Start, tmp_path: Path, damaged: str, waits: Status
+) -> None:
+    """Both runs are compared with each other; a waits, and b is its rival."""
+    plan, root, run = waiting(tmp_path)
+    plan.write_text(f"stop_beaten = true\n{plan.read_text()}")
+    started = sweep(FAKE, str(plan), "--out", str(root))
+    started.wait_for(at_step_3(run), "step 3")
+    started.wait_for(lambda: statuses(root)["b-seed0"] is Status.DONE, "the end of b")
+    (root / "runs" / f"{damaged}-seed0" / "evals" / "step-000002.json").write_text("damaged")
+    (run / "go").touch()
+    code, _, _ = started.finish()
+    assert (code, statuses(root)) == (3 if damaged == "a" else 0, {"a-seed0": waits, "b-seed0": Status.DONE})
+    assert (root / "report" / "report.html").exists()
+
+
+def test_a_sweep_that_cannot_be_written_to_is_told_and_not_reported_on(sweep: Start, tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    assert sweep(FAKE, "--lr", "1e-3,1e-4", *SHORT, "--out", str(root)).finish()[0] == 0
+    (root / "report").rename(tmp_path / "report")
+    (root / "logs").rename(tmp_path / "logs")
+    (root / "logs").touch()
+    with pytest.raises(UsageError, match="cannot write the sweep"):
+        command.main(["--lr", "1e-3,1e-4", *SHORT, "--out", str(root)])
+    assert not (root / "report").exists()
+
+
 def test_a_sweep_in_progress_is_not_entered_twice(sweep: Start, tmp_path: Path) -> None:
     plan, root, run = waiting(tmp_path)
     first = sweep(FAKE, str(plan), "--out", str(root))
@@ -177,3 +231,23 @@ def test_a_beaten_run_is_ended_halfway_and_keeps_its_evaluations(sweep: Start, t
     read = SweepDir(root).runs()[1]
     assert len(read.evaluations["heldout"]) > 2
     assert read.why == entry.why
+
+
+def test_a_seed_is_not_beaten_by_a_better_one_of_its_arm(sweep: Start, tmp_path: Path) -> None:
+    """The other arm is the clock: its run is over only after the sweep has looked at the weak one."""
+    rows = '[[run]]\nname = "a"\nchanges = { wandb_tags = "weak", lr = 1e-3, steps = 4, eval_every = 1 }\n'
+    rows += '[[run]]\nname = "b"\npriority = 2\nchanges = { wandb_tags = "wait", batch = 64 }'
+    root = tmp_path / "s"
+    plan = plan_file(tmp_path / "plan.toml", rows, seeds=2, stop_beaten=True)
+    started = sweep(FAKE, str(plan), "--out", str(root))
+    started.wait_for(lambda: SweepDir.is_sweep(root) and statuses(root)["a-seed0"] is Status.DONE, "the better seed")
+    runs = root / "runs"
+    started.wait_for(at_step_3(runs / "a-seed1"), "step 3 of the weak one")
+    for name in ("b-seed0", "b-seed1"):
+        started.wait_for(at_step_3(runs / name), f"step 3 of {name}")
+        (runs / name / "go").touch()
+        started.wait_for(lambda name=name: statuses(root)[name] is Status.DONE, f"the end of {name}")  # type: ignore[misc]
+    (runs / "a-seed1" / "go").touch()
+    code, _, err = started.finish()
+    assert (code, err) == (0, "")
+    assert set(statuses(root).values()) == {Status.DONE}
