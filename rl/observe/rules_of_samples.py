@@ -17,6 +17,8 @@ CUT = 0.2
 COLD, HOT = 0.5, 1.3
 """Temperatures outside which they are what is tried first."""
 UNMARKED = 0.02
+LARGEST_GROUP = 1024
+"""What `TrainConfig` takes."""
 COLLAPSED = 0.2
 """Share of its first entropy that a collapsed policy has left."""
 
@@ -61,7 +63,7 @@ def truncation(s: Subject) -> Finding | None:
         what="completions are cut off",
         evidence=f"{share:.0%} of {of} end at the limit" + (f" of {limit:g} tokens" if limit else ""),
         cure="let them be longer" + ("" if limit else " (--max-tokens)"),
-        changes={"max_tokens": int(2 * limit)} if limit else {},
+        changes={"max_tokens": 2 * int(limit)} if limit and limit >= 1 else {},
         data={"truncated": share, "max_tokens": limit},
     )
 
@@ -185,7 +187,7 @@ def _larger_groups(s: Subject) -> dict[str, Any]:
     config = s.config
     if config is None:
         return {}
-    size = max(8, 2 * config.group_size)
+    size = min(max(8, 2 * config.group_size), LARGEST_GROUP)
     batch = max(config.batch, size) // size * size
     changes = {"group_size": size, "batch": batch, "buffer": max(batch, config.buffer // size * size)}
     return {name: value for name, value in changes.items() if value != getattr(config, name)}
