@@ -12,7 +12,9 @@ from rl.study.runs import Curve
 SURE = 5.0
 """Standard errors beyond which a fall is no chance: the deepest of many is looked for, at every step of a live run."""
 FEWEST = 12
-"""Points below which noise cannot be told."""
+"""Points below which noise cannot be told well."""
+TELLING = 8
+"""Points below which it cannot be told at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,13 +80,13 @@ class Course:
 
     @property
     def noise(self) -> float:
-        """The standard deviation of a point about its course, from the differences of neighbours: a trend is no noise,
-        and by their median a jump is none."""
-        differences = np.abs(np.diff(self.values))
-        if not len(differences):
+        """The standard deviation of a point about its course, from how far a point is off the line through its
+        neighbours: a trend is no noise, and by the median a jump is none."""
+        bends = np.abs(np.diff(self.values, 2))
+        if not len(bends):
             return 0.0
-        robust = 1.4826 * float(np.median(differences)) / sqrt(2)
-        return robust or float(np.sqrt(np.mean(differences**2) / 2))
+        robust = 1.4826 * float(np.median(bends)) / sqrt(6)
+        return robust or float(np.sqrt(np.mean(bends**2) / 6))
 
     def smooth(self, window: int) -> NDArray[np.float64]:
         """Means of every `window` points in succession."""
@@ -103,9 +105,13 @@ class Course:
         span = float(np.ptp(self.steps))
         return Change(value=slope * span, low=(slope - 1.96 * error) * span, high=(slope + 1.96 * error) * span)
 
-    def fall(self) -> Fall | None:
-        """The deepest fall; None where there are too few points for one."""
-        window = max(5, len(self) // 8)
+    def fall(self, least_window: int = 5) -> Fall | None:
+        """The deepest fall; None where there are too few points for one.
+
+        Args:
+            least_window: points that a moment is taken over at the least; longer courses are smoothed over more.
+        """
+        window = max(least_window, len(self) // 8)
         if len(self) < 2 * window:
             return None
         means = self.smooth(window)

@@ -3,23 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Any
+
+import numpy as np
 
 from rl.core.config import HELDOUT, VERIFY, TrainConfig, defaults_of
 from rl.core.errors import UsageError
 from rl.core.kinds import LossKind
 from rl.evaluate.result import Comparison, EvalResult, compare
 from rl.evaluate.stats import Difference
-from rl.observe.course import Course
+from rl.observe.course import TELLING, Course
 from rl.observe.readings import RECENT
 from rl.study.runs import Status, StudyRun
 from rl.study.words import short
 
 ENOUGH = 20
 """Steps before which nothing is said of a trend."""
+SPAN = 4 * ENOUGH
+"""Steps before which nothing is said to have stopped: the lines of a log may be any number of them apart."""
 FEW_TOLERANCE = 0.02
-"""Share by which a loss may change and count as the same, where its noise is not known."""
+"""Share by which a loss may change and count as the same."""
 TIED = 0.7
 """Share of groups without signal above which most of the sampling is lost."""
 FEW_GROUPS = 16
@@ -145,17 +149,27 @@ def heldout_change(s: Subject) -> Difference | None:
 
 
 def progress(s: Subject) -> Course | None:
-    """What is to get better: the reward, or else a loss that is no policy gradient's."""
+    """What is to get better: the reward, or else a loss that is no policy gradient's; that of a few evaluations only
+    where the other has no more points."""
     reward = s.course("reward")
     if reward is not None or s.run.ours:
         return reward
-    return s.course("val loss") or s.course("train loss")
+    val, train = s.course("val loss"), s.course("train loss")
+    return val if val is not None and (len(val) >= TELLING or not has_telling(train)) else train
 
 
-def is_slow(course: Course) -> bool:
-    """Whether a loss hardly moved."""
-    change = float(course.values[-1] - course.values[0])
-    return abs(change) < FEW_TOLERANCE * abs(float(course.values[0]))
+def has_telling(course: Course | None) -> bool:
+    """Whether there are points enough to know of its noise."""
+    return course is not None and len(course) >= TELLING
+
+
+def is_still(loss: Course) -> bool:
+    """Whether a loss hardly moved, over steps enough, and with as little noise as it takes, to say so. One that fell
+    and levelled off is not still: how much of it there is to lose is not known."""
+    first, last = _ends(loss)
+    error = loss.noise * sqrt(2 / len(first)) if has_telling(loss) else 0.0
+    is_seen = np.ptp(loss.steps) >= SPAN and max(abs(last.mean - first.mean), error) < FEW_TOLERANCE * abs(first.mean)
+    return bool(is_seen)
 
 
 def is_lora(s: Subject) -> bool:
@@ -163,14 +177,22 @@ def is_lora(s: Subject) -> bool:
 
 
 def moved(course: Course) -> str:
-    first, last = course.steps[0], course.steps[-1]
     if course.name.endswith("loss"):
-        return (
-            f"{course.name} went from {course.values[0]:.4g} at step {first} to {course.values[-1]:.4g} at step {last}"
-        )
+        first, last = _ends(course)
+        return f"{course.name} went from {first.mean:.4g} {_when(first)} to {last.mean:.4g} {_when(last)}"
     change = course.change()
-    low, high = f"{change.low:+.3f}", f"{change.high:+.3f}"
-    return f"{course.name} changed by {change.value:+.3f} [{low}, {high}] in steps {first} to {last}"
+    return f"{course.name} changed by {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}] {_when(course)}"
+
+
+def _ends(course: Course) -> tuple[Course, Course]:
+    """Its first and its last third; of a few points the first and the last."""
+    third = max(1, len(course) // 3)
+    return course.part(0, third), course.part(-third)
+
+
+def _when(course: Course) -> str:
+    first, last = course.steps[0], course.steps[-1]
+    return f"in steps {first} to {last}" if len(course) > 1 else f"at step {first}"
 
 
 def interval(change: Difference) -> str:

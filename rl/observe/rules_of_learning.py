@@ -1,23 +1,24 @@
 """What may be wrong with how a run learns: its rate, its gradient, and what comes of them."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 
 from rl.core.config import FULL_FINE_TUNING_LR
-from rl.observe.course import FEWEST, SURE, Course, Fall
+from rl.observe.course import FEWEST, SURE, TELLING, Course, Fall
 from rl.observe.findings import (
+    ALIASES,
     ENOUGH,
     FEW_TOLERANCE,
     TIED,
     Finding,
     Subject,
     clipped,
+    has_telling,
     heldout_change,
     interval,
     is_lora,
-    is_slow,
+    is_still,
     moved,
     progress,
     rounded,
@@ -29,8 +30,6 @@ TOO_HIGH = 3.0
 """Times the usual rate, beyond which trouble is put down to the rate."""
 STRIDE = 5
 """Steps that a moment is taken over: one step may be odd."""
-STILL = 0.9998
-"""Effective sample size of stale samples above which the policy is as it was; where it learns it is below 0.9995."""
 EARLY_CLIP = 0.2
 """Share of tokens; a tenth is clipped in the first steps of runs that learn well."""
 ALWAYS = 0.95
@@ -85,15 +84,14 @@ def lr_high(s: Subject) -> Finding | None:
 
 
 def lr_low(s: Subject) -> Finding | None:
-    """Nothing moves, at a rate of full fine-tuning: old samples speak of the policy as if it were the same, or the
-    reward stays where it was."""
+    """The reward stays where it was, at a rate of full fine-tuning."""
     lr, course = s.number("lr"), progress(s)
-    if lr is None or course is None or lr > FULL_FINE_TUNING_LR or not is_lora(s):
+    if lr is None or course is None or not 0 < lr <= FULL_FINE_TUNING_LR or not is_lora(s):
         return None
     gain = course.change()
     ess, change = _stale_ess(s), heldout_change(s)
-    flat = is_slow(course) if course.name.endswith("loss") else gain.low <= 0 and not (change and change.low > 0)
-    if not (flat or (ess is not None and ess > STILL)) or len(course) < (ENOUGH if s.run.ours else 2):
+    grows = gain.low > 0 or (change is not None and change.low > 0)
+    if not (is_still(course) if course.name.endswith("loss") else len(course) >= ENOUGH and not grows):
         return None
     held_out = f"; held-out pass@1 {interval(change)}" if change else ""
     held_out += f"; stale samples have an effective size of {ess:.2%}" if ess is not None else ""
@@ -131,7 +129,7 @@ def no_warmup(s: Subject) -> Finding | None:
         what="the first updates are too large",
         evidence=f"{early:.0%} of the tokens were clipped in steps 2 to {first}, {late:.1%} in the second half",
         cure="let the rate rise from zero",
-        changes={"warmup": first},
+        changes={"warmup": first if s.run.ours else 0.05},
         data={"clipped_early": early, "clipped_late": late},
     )
 
@@ -147,7 +145,7 @@ def warmup_ignored(s: Subject) -> Finding | None:
         what="the rate does not warm up",
         evidence=f"it is {lr.values[0]:.3g} at step {lr.steps[0]}, and {steps:g} steps of warm-up to {peak:g} are set",
         cure="have the scheduler step, and set the warm-up",
-        changes={"warmup": warmup},
+        changes={"warmup": warmup} if s.run.ours or warmup < 1 else {},  # another tool's steps may not be known
         data={"lr": float(lr.values[0]), "warmup": warmup},
     )
 
@@ -171,13 +169,13 @@ def always_clipped(s: Subject) -> Finding | None:
 
 
 def never_clipped(s: Subject) -> Finding | None:
-    """Gradients stand out by far, and the clip lets them pass."""
+    """Gradients stand out by far, and the clip lets them pass; where most are zero there is nothing to stand out of."""
     norms, clip = s.course("grad_norm"), s.number("grad_clip")
     if norms is None or not clip or len(norms) < ENOUGH:
         return None
     median, largest = float(np.median(norms.values)), float(norms.values.max())
     spikes = int(np.sum(norms.values > FAR_ABOVE * median))
-    if not spikes or largest > clip:
+    if not spikes or largest > clip or median <= 0:
         return None
     return Finding(
         rule="never_clipped",
@@ -228,7 +226,7 @@ def _fallen(s: Subject, *, back: bool) -> Finding | None:
     if fall is None:
         for loss in ("val loss", "train loss") if not s.run.ours else ():
             course = s.course(loss)
-            if course is not None and (fall := _loss_fall(course)) is not None:
+            if course is not None and (fall := loss_rise(s, course)) is not None:
                 name = f"the {course.name.replace('_', ' ')}"
                 break
     if fall is None or fall.recovered != back:
@@ -253,20 +251,17 @@ def _reward_fall(s: Subject) -> Fall | None:
     return fall if deep else None
 
 
-def _loss_fall(loss: Course) -> Fall | None:
-    """The highest rise of a loss; a few points are taken at their word where they rise by more than a tolerance."""
-    if len(loss) >= 2 * FEWEST:
-        fall = loss.negative().fall()
-        return fall if fall and fall.errors > SURE and fall.depth > FEW_TOLERANCE * abs(fall.top) else None
-    up = loss.negative()
-    rises = [(a, b) for (a, x), (b, y) in pairwise(enumerate(up.values)) if x - y > FEW_TOLERANCE * abs(x)]
-    if not rises:
+def loss_rise(s: Subject, loss: Course) -> Fall | None:
+    """The highest rise of a loss, if it is more than noise. As far as that cannot be told a rise by half counts; and a
+    few evaluations, with no other loss near that tells of it, are believed where they rise by more than they fell."""
+    n, up = len(loss), loss.negative()
+    rise = up.fall(least_window=1)
+    if rise is None or rise.depth <= FEW_TOLERANCE * abs(up.values[0]):
         return None
-    a, b = max(rises, key=lambda rise: up.values[rise[0]] - up.values[rise[1]])
-    top, bottom, last = float(up.values[a]), float(up.values[b]), float(up.values[-1])
-    return Fall(
-        top_step=int(up.steps[a]), top=top, bottom_step=int(up.steps[b]), bottom=bottom, last=last, errors=math.inf
-    )
+    beyond_noise = n >= TELLING and rise.errors > SURE
+    by_half = n < FEWEST and rise.depth > abs(rise.top) / 2
+    alone = not has_telling(loss) and not has_telling(s.course("train loss")) and loss.name in ALIASES["val loss"]
+    return rise if beyond_noise or by_half or (alone and rise.depth > up.values.max() - up.values[0]) else None
 
 
 def _stale_ess(s: Subject) -> float | None:
@@ -280,4 +275,5 @@ def _lower_rate(s: Subject) -> dict[str, float]:
     lr = s.number("lr")
     if not lr or (lr <= FULL_FINE_TUNING_LR and is_lora(s)):
         return {}
-    return {"lr": s.usual_lr if s.run.ours and lr > TOO_HIGH * s.usual_lr else rounded(lr / 3)}
+    lower = s.usual_lr if s.run.ours and lr > TOO_HIGH * s.usual_lr else rounded(lr / 3)
+    return {"lr": lower} if lower > 0 else {}

@@ -8,21 +8,24 @@ import numpy as np
 
 from rewards import Mark, verify
 from rl.evaluate.result import EvalResult
+from rl.observe.course import Course
 from rl.observe.findings import (
     ENOUGH,
     FEW_TOLERANCE,
+    SPAN,
     Finding,
     Subject,
     compared,
+    has_telling,
     interval,
     is_lora,
-    is_slow,
+    is_still,
     moved,
     progress,
     rounded,
 )
 from rl.observe.readings import RECENT
-from rl.observe.rules_of_learning import lr_low
+from rl.observe.rules_of_learning import loss_rise, lr_low
 
 SMALL_RANK = 4
 SATURATED = 0.9
@@ -69,25 +72,19 @@ def reward_hacking(s: Subject) -> Finding | None:
 
 
 def plateau(s: Subject) -> Finding | None:
-    """Nothing more is gained, and there is something left to gain."""
+    """Nothing more is gained, and there is something left to gain; of a loss, nothing was gained at all."""
     course = progress(s)
-    if course is None:
-        return None
-    is_loss = course.name.endswith("loss")
-    half = course.part(len(course) // 2 if len(course) > 3 else 0)
-    if len(course) < (2 if is_loss else 4 * ENOUGH) or (is_loss and not is_slow(half)):
-        return None
-    gain, before = half.change(), course.part(0, len(course) // 2).change()
-    if not is_loss and (half.mean > SATURATED or gain.high > max(0.03, before.value / 4) or gain.low < -0.1):
+    still = _still_part(course) if course is not None else None
+    if course is None or still is None:
         return None
     rate = s.number("lr")
     return Finding(
         rule="plateau",
         what="it has stopped getting better",
-        evidence=moved(half),
+        evidence=moved(still),
         cure="try a higher rate (--lr), or other problems",
-        changes={"lr": rounded(2 * rate)} if rate else {},
-        data={"metric": course.name, "from_step": int(half.steps[0]), "change": gain.value},
+        changes={"lr": rounded(2 * rate)} if rate and rate > 0 else {},
+        data={"metric": course.name, "from_step": int(still.steps[0])},
     )
 
 
@@ -95,7 +92,7 @@ def rank_small(s: Subject) -> Finding | None:
     """It has stopped getting better at a rate that learns, with an adapter of very few dimensions."""
     rank, lr, stopped = s.number("lora_rank"), s.number("lr"), plateau(s)
     small = SMALL_RANK if s.run.ours else 2 * SMALL_RANK
-    if stopped is None or rank is None or rank > small or not is_lora(s) or (s.run.ours and lr_low(s)):
+    if stopped is None or rank is None or not 1 <= rank <= small or not is_lora(s) or (s.run.ours and lr_low(s)):
         return None
     alpha = s.number("lora_alpha")
     return Finding(
@@ -103,7 +100,7 @@ def rank_small(s: Subject) -> Finding | None:
         what="the rank may be too small",
         evidence=f"{stopped.evidence}; the adapter has rank {rank:g}",
         cure="try twice the rank and alpha, which keeps the adapter's scale",
-        changes={"lora_rank": int(2 * rank), **({"lora_alpha": 2 * alpha} if alpha else {})},
+        changes={"lora_rank": int(2 * rank), **({"lora_alpha": 2 * alpha} if alpha and alpha > 0 else {})},
         data={"lora_rank": rank, "lr": lr},
     )
 
@@ -121,20 +118,41 @@ def no_evaluation(s: Subject) -> Finding | None:
     )
 
 
+def _still_part(course: Course) -> Course | None:
+    """The whole of a loss that hardly moved; of a reward the second half, where that gains no more, and is not yet near
+    the most there is."""
+    if course.name.endswith("loss"):
+        return course if is_still(course) else None
+    half = len(course) // 2
+    before, since = course.part(0, half), course.part(half)
+    if len(course) < SPAN or since.mean > SATURATED:
+        return None
+    gain = since.change()
+    return since if gain.high <= max(0.03, before.change().value / 4) and gain.low >= -0.1 else None
+
+
 def _overfit_by_loss(s: Subject) -> Finding | None:
     train, val = s.course("train loss"), s.course("val loss")
-    if s.run.ours or train is None or val is None or len(val) < 3 or len(train) < 3:
+    if s.run.ours or train is None or val is None:
         return None
     best = int(np.argmin(val.values))
-    since = train.steps >= val.steps[best]
+    train = train.part(int(np.searchsorted(train.steps, val.steps[best])))
     rise = float(val.values[-1] / val.values[best] - 1) if val.values[best] > 0 else 0.0
-    if rise < FEW_TOLERANCE or since.sum() < 2 or train.values[-1] >= train.values[since][0]:
+    if rise < FEW_TOLERANCE or not _stays_up(s, val, best) or train.change().high >= 0:
         return None
     evidence = (
         f"{val.name} rose from {val.values[best]:.4g} at step {val.steps[best]} to {val.values[-1]:.4g} at step "
-        f"{val.steps[-1]}, while {train.name} fell from {train.values[since][0]:.4g} to {train.values[-1]:.4g}"
+        f"{val.steps[-1]}, while {train.name} fell from {train.values[0]:.4g} to {train.values[-1]:.4g}"
     )
-    return _overfitted(evidence, {"best_step": int(val.steps[best]), "rise": rise}, int(val.steps[best]))
+    return _overfitted(s, evidence, {"best_step": int(val.steps[best]), "rise": rise}, int(val.steps[best]))
+
+
+def _stays_up(s: Subject, val: Course, best: int) -> bool:
+    """Whether a loss rose from its best, and is up at the end; of a few points, whether each is above the last."""
+    if not has_telling(val) and len(val) - best > 2 and bool(np.all(np.diff(val.values[best:]) > 0)):
+        return True
+    rose = loss_rise(s, val)
+    return rose is not None and not rose.recovered
 
 
 def _overfit_by_reward(s: Subject) -> Finding | None:
@@ -161,16 +179,17 @@ def _overfit_by_reward(s: Subject) -> Finding | None:
         f"held-out pass@1 {known.mean():.2f}" + (f", {interval(fell)} from its best" if fell else "")
     )
     best = max(results, key=lambda result: np.mean([question.pass_at(1) or 0.0 for question in result.questions]))
-    return _overfitted(evidence, {"gap": gap, "passes": float(epoch.values[-1])}, best.step)
+    return _overfitted(s, evidence, {"gap": gap, "passes": float(epoch.values[-1])}, best.step)
 
 
-def _overfitted(evidence: str, data: dict[str, float], best_step: int) -> Finding:
+def _overfitted(s: Subject, evidence: str, data: dict[str, float], best_step: int) -> Finding:
+    warmup = s.number("warmup") or 0.0  # no run is shorter
     return Finding(
         rule="overfitting",
         what="it learns its problems by heart",
         evidence=evidence,
         cure="train on more problems, or end by the held-out ones",
-        changes={"steps": max(1, best_step)} if best_step else {"patience": 2},
+        changes={"steps": best_step} if best_step > warmup else {"patience": 2},
         data=data,
     )
 
