@@ -137,8 +137,10 @@ def no_warmup(s: Subject) -> Finding | None:
 def warmup_ignored(s: Subject) -> Finding | None:
     """A warm-up is configured, and the rate did not rise."""
     warmup, lr, peak = s.number("warmup"), s.course("lr"), s.number("lr")
-    steps = (warmup if warmup >= 1 else warmup * (s.number("steps") or 0)) if warmup else 0.0
-    if lr is None or not peak or lr.steps[0] >= steps / 2 or lr.values[0] < 0.9 * peak:
+    if lr is None or not peak or not warmup:
+        return None
+    steps = warmup if warmup >= 1 else warmup * (s.number("steps") or 0)
+    if lr.steps[0] >= steps / 2 or lr.values[0] < 0.9 * peak:
         return None
     return Finding(
         rule="warmup_ignored",
