@@ -204,7 +204,7 @@ class RunDir:
         lines = content[: _end_of_lines(content)].splitlines()
         try:
             return list({key_of(record): record for record in map(json.loads, lines)}.values())
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{self.metrics_file} cannot be read: {error!r}", fix=OTHER_VERSION) from None
 
     def cut_unfinished_record(self) -> None:

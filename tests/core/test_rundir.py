@@ -39,6 +39,13 @@ def test_of_records_that_were_made_again_the_last_counts(run: RunDir) -> None:
     assert [(record["step"], record["reward"]) for record in run.records()] == [(1, 0.1), (2, 0.3)]
 
 
+@pytest.mark.parametrize("line", ["3", "[]", "{}", '{"kind": "step"', "nan"])
+def test_records_that_are_none_are_refused(run: RunDir, line: str) -> None:
+    run.metrics_file.write_text(f"{line}\n")
+    with pytest.raises(UsageError, match=r"metrics.jsonl cannot be read"):
+        run.records()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
