@@ -137,9 +137,7 @@ def test_a_run_that_ended_early_is_compared_at_the_last_step_that_both_have() ->
     found = claims([early, made_run("b", {0: 0.3, 20: 0.6, 40: 0.7, 60: 0.7}, lr=5e-4)])
     claim = next(insight for insight in found if insight.kind is Kind.BETTER and len(insight.arms) == 2)
     assert "at step 20" in claim.text
-    assert any(
-        "no data for run a at steps 40–60 (beaten by b): no conclusion" in t for t in texts(found, Kind.NO_DATA)
-    )
+    assert any("no data for run a at steps 40–60 (beaten by b): no conclusion" in t for t in texts(found, Kind.NO_DATA))
 
 
 def test_finished_runs_of_other_lengths_are_compared_at_their_ends_and_at_equal_samples() -> None:
