@@ -105,7 +105,8 @@ def deploy(study: Comparisons, part: Sequence[Measured]) -> Insight:
         text = f"deploy {at}, because {listing(why)}{note}"
     if checkpoint["of"] > 1:
         value = f"{checkpoint['value']:.3f} [{checkpoint['low']:.3f}, {checkpoint['high']:.3f}]"
-        text += f". Its {study.metric} is {value}, corrected for being the best of {checkpoint['of']} evaluations"
+        whose = f"Its {study.metric}" if len(arms) == 1 else f"The {study.metric} of {run.name}"
+        text += f". {whose} is {value}, corrected for being the best of {checkpoint['of']} evaluations"
     for name, unseen in checkpoint["not_chosen_on"].items():
         text += f"; on {name}, which nothing was chosen on, {unseen['value']:.3f} "
         text += f"[{unseen['low']:.3f}, {unseen['high']:.3f}]"
