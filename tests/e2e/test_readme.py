@@ -68,6 +68,13 @@ def test_the_other_training_commands_are_understood(folder: Path, command: str) 
     assert "held out" in done.stdout
 
 
+@pytest.mark.parametrize("command", [c for c in commands() if "rl.sweep" in c])
+def test_the_sweeps_are_understood(folder: Path, command: str) -> None:
+    done = run(f"{command} --dry-run", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "side by side" in done.stdout
+
+
 @pytest.mark.e2e
 @pytest.mark.vllm
 def test_problems_and_a_reward_of_ones_own_train(folder: Path) -> None:
