@@ -14,7 +14,8 @@ import pytest
 from rl.buffer.history import History
 from rl.buffer.tables import State
 from rl.core.rundir import RunDir
-from tests.e2e.conftest import LIMIT_S, Train
+from tests.commands import LIMIT_S
+from tests.e2e.conftest import Train
 from tests.exact.recorded import record_run
 
 RANDOM_S = 2.0

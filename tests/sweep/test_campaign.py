@@ -13,11 +13,12 @@ from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.study.runs import Status
 from rl.study.sweepdir import SweepDir
-from tests.sweep.conftest import Sweep, steps_of
+from tests.commands import Command
+from tests.sweep.conftest import steps_of
 
 FAKE = "tests.sweep.fake_sweep"
 SHORT = ["--steps", "6", "--eval-every", "2"]
-Start = Callable[..., Sweep]
+Start = Callable[..., Command]
 
 
 def plan_file(path: Path, rows: str, **settings: Any) -> Path:

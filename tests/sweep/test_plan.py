@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rl import sweep
 from rl.core.errors import UsageError
 from rl.study.plan import Phase, Plan, PlannedRun, checked, configured, plan_text, read_plan, write_plan
-from tests.sweep.conftest import ROOT
+from tests.commands import ROOT
 
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.toml"))
 

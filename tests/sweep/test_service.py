@@ -11,7 +11,8 @@ from rl.core.rundir import RunDir
 from rl.observe.audit import audit
 from rl.study.runs import Status
 from rl.study.sweepdir import SweepDir
-from tests.sweep.conftest import Sweep, steps_of
+from tests.commands import Command
+from tests.sweep.conftest import steps_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]  # two whole sweeps
 
@@ -37,7 +38,7 @@ changes = { lr = 1e30, steps = 8 }
 """
 
 
-def test_side_by_side_on_one_server_killed_and_gone_on_with(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+def test_side_by_side_on_one_server_killed_and_gone_on_with(sweep: Callable[..., Command], tmp_path: Path) -> None:
     plan, root = tmp_path / "plan.toml", tmp_path / "s"
     plan.write_text(PLAN)
     low, high = (RunDir(root / "runs" / f"{name}-seed0") for name in ("low", "high"))
