@@ -5,12 +5,15 @@ is the capacity of the buffer.
 """
 
 import asyncio
+from collections.abc import Sequence
+from statistics import fmean
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
+from rl.buffer.tables import State
 from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
-from rl.core.errors import PublishError, TallyError
+from rl.core.errors import DivergedError, PublishError, TallyError
 from rl.core.types import Group, Problem, Rollout, Sample
 from rl.problems.order import ProblemOrder
 from rl.problems.prompt import Prompter
@@ -21,6 +24,11 @@ IDLE_S = 0.01
 """Between two looks for a free slot."""
 REPLAY_LIMIT_S = 1800.0
 """For one step that is trained again."""
+TIED_LIMIT = 512
+"""Groups without signal, one after the other, that end a run. Where one sample in 500 is right, and a group has 8, a
+group has signal in 1.6 % of cases, and so many tied ones follow each other in less than one case of 3,000."""
+COLLAPSED = 0.5
+"""Mean reward of tied groups below which a trained policy has not simply learned all that there is."""
 ATTEMPTS = 3
 """At a group whose samples the ledger refuses: they are of a version that no server has proved."""
 
@@ -83,10 +91,13 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
     Raises:
         ServerError: a server refused, or none has served for too long.
         PublishError: a group was sampled `ATTEMPTS` times by what no server has proved.
-        TallyError: a step that is to be trained again was not, within `REPLAY_LIMIT_S`.
+        DivergedError: the policy has collapsed: of the last `TIED_LIMIT` groups none had signal, and few were right.
+        TallyError: the same of the base, or all were right; or a step that is to be trained again was not, within
+            `REPLAY_LIMIT_S`.
     """
     problem_of = ProblemOrder(load_problems(config, "train"), config.seed)
     sampling = prompter.sampling(config.temperature, config.max_tokens)
+    tied: list[float] = []
     await _wait_for_replay(buffer)
     async with VerifierPool(check=config.check) as verifiers, asyncio.TaskGroup() as tasks:
 
@@ -103,11 +114,16 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
                     policy=policy,
                 )
                 try:
-                    buffer.put(group)
-                    return
+                    state = buffer.put(group)
+                    break
                 except PublishError:
                     if not attempts_left:
                         raise
+            if state is State.READY:
+                tied.clear()
+            elif state is State.NO_SIGNAL:
+                tied.extend({s.verdict.reward for s in group.samples if s.verdict.reward is not None})  # one: the same
+                _check_tied(tied, group.oldest_version)
 
         for group_id in buffer.unfinished():
             tasks.create_task(fill(group_id))
@@ -115,6 +131,19 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
             for group_id in buffer.issue():
                 tasks.create_task(fill(group_id))
             await asyncio.sleep(IDLE_S)
+
+
+def _check_tied(rewards: Sequence[float], version: int) -> None:
+    """Args: rewards: of groups without signal, one after the other; version: that sampled the last of them."""
+    if len(rewards) < TIED_LIMIT:
+        return
+    mean = fmean(rewards)
+    message = (
+        f"the last {len(rewards)} groups had no signal: all samples of each earned the same, {mean:.2f} on average"
+    )
+    if version and mean < COLLAPSED:
+        raise DivergedError(f"the policy has collapsed: {message}", fix="lower --lr in a new run")
+    raise TallyError(message, fix="easier or harder problems, or a larger --group-size")
 
 
 async def _wait_for_replay(buffer: Buffer) -> None:

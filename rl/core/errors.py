@@ -7,7 +7,7 @@ TallyError            exit code 3: the run cannot go on
 │       └── UnknownVersionError   it knows no such policy or version: it was restarted, or never got it
 ├── PublishError      an adapter was not proved to be what the server serves
 ├── LedgerError       the ledger's database cannot be used: full, locked, damaged, not to be opened
-└── DivergedError     a gradient, or what the policy computes, is not finite
+└── DivergedError     exit code 4: a gradient, or what the policy computes, is not finite; or the policy has collapsed
 """
 
 
@@ -51,7 +51,7 @@ class LedgerError(TallyError):
 
 
 class DivergedError(TallyError):
-    pass
+    exit_code = 4
 
 
 def first_line(error: BaseException) -> str:

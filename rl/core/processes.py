@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rl.core.errors import TallyError, UsageError
+from rl.core.errors import DivergedError, TallyError, UsageError
 
-REASONS = (UsageError.exit_code, TallyError.exit_code)
+REASONS = (UsageError.exit_code, TallyError.exit_code, DivergedError.exit_code)
 """Exit codes of a process that says why it ended, and would meet that again. Every other end is an accident."""
 PR_SET_PDEATHSIG = 1
 STOP_S = 10.0

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from rl.core import cli
 from rl.core.config import TrainConfig
+from rl.core.errors import DivergedError
 from rl.core.processes import REASONS, Child, Children
 from rl.core.rundir import RunDir
 from rl.core.stopping import ending
@@ -19,8 +20,6 @@ from rl.study.sweepdir import Entry, SweepDir
 TRAIN = (sys.executable, "-m", "rl.train")
 STARTS = 3
 """Of a run that ends by an accident each time; `rl.train` itself replaces its workers when they do."""
-NOT_FINITE = "not finite"
-"""What a run says that ends by a `DivergedError`."""
 
 
 class Going:
@@ -119,7 +118,7 @@ class Going:
         if self._stopping:
             return Status.PLANNED, self.progress
         if code in REASONS:
-            return (Status.DIVERGED if NOT_FINITE in words else Status.FAILED), words
+            return (Status.DIVERGED if code == DivergedError.exit_code else Status.FAILED), words
         if self._starts == STARTS:
             return Status.FAILED, f"{how}; see {self._log}"
         self._start()

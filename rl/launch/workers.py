@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl.core.errors import TallyError, UsageError
+from rl.core.errors import DivergedError, TallyError
 from rl.core.processes import REASONS, Child, Children
 from rl.core.pulse import Listener
 
@@ -113,9 +113,12 @@ class Worker:
         code = child.exit_code
         if code in (self._reasons_again if self._accidents else REASONS):
             _, _, fix = child.last_words().partition("\n  fix: ")
-            then = "" if code == UsageError.exit_code else f"then {self._resume}"  # which wrong input would meet again
+            then = (
+                f"then {self._resume}" if code == TallyError.exit_code else ""
+            )  # the other reasons would be met again
             fixes = filter(None, [fix, f"see {child.log}", then])
-            raise TallyError(f"the {self.name} {child.ending}", fix="; ".join(fixes))
+            kind = DivergedError if code == DivergedError.exit_code else TallyError
+            raise kind(f"the {self.name} {child.ending}", fix="; ".join(fixes))
         if code is not None:
             return None if self.finished else child.ending
         for listener in self._listeners:

@@ -15,7 +15,7 @@ from rl.collect.client import ServerClient
 from rl.collect.collector import ATTEMPTS, collect
 from rl.collect.servers import Servers
 from rl.core.config import TrainConfig
-from rl.core.errors import PublishError, ServerError, TallyError
+from rl.core.errors import DivergedError, PublishError, ServerError, TallyError
 from rl.core.types import Group
 from rl.problems.prompt import Prompter
 from rl.problems.starter import STARTER_MODEL
@@ -42,10 +42,10 @@ def with_servers(url: str, use: Callable[[Servers], Awaitable[None]], **options:
     asyncio.run(run())
 
 
-async def serve(client: ServerClient) -> str:
-    """Has the server accept version 3 of the policy; the hash of its adapter."""
-    receipt = await client.put_adapter("p", 3, adapter())
-    await client.accept("p", 3)
+async def serve(client: ServerClient, version: int = 3) -> str:
+    """Has the server accept a version of the policy; the hash of its adapter."""
+    receipt = await client.put_adapter("p", version, adapter())
+    await client.accept("p", version)
     return receipt.sha256
 
 
@@ -91,6 +91,24 @@ def test_a_policy_that_is_never_accepted_ends_the_collector_with_the_reason(url:
 
     with_servers(url, use, away_limit_s=0)
     assert len(buffer.unfinished()) == CONFIG.buffer // CONFIG.group_size
+
+
+@pytest.mark.parametrize(("version", "kind"), [(3, DivergedError), (0, TallyError)])
+def test_groups_that_are_all_tied_end_the_collector(
+    url: str, buffer: Buffer, monkeypatch: pytest.MonkeyPatch, version: int, kind: type[TallyError]
+) -> None:
+    """A policy that collapsed would be sampled for ever, and never make a step again."""
+    monkeypatch.setattr(collector, "TIED_LIMIT", 24)
+
+    async def use(servers: Servers) -> None:
+        buffer.proved("p", version, await serve(servers.clients[0], version))
+        with pytest.raises(ExceptionGroup) as group:
+            await collecting(buffer, servers, lambda: False)
+        assert group.group_contains(kind, match=r"the last 24 groups had no signal.* 0\.00 on average")
+        assert group.group_contains(DivergedError) == (kind is DivergedError)
+
+    with_servers(url, use)
+    assert buffer.counts()[State.NO_SIGNAL] >= 24
 
 
 def test_samples_of_what_was_not_proved_are_sampled_again_and_then_end_the_collector(url: str, buffer: Buffer) -> None:

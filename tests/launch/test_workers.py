@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from rl.buffer.tables import LOCKED_S
-from rl.core.errors import TallyError
+from rl.core.errors import DivergedError, TallyError
 from rl.core.processes import Child, Children
 from rl.launch import workers
 from rl.launch.workers import SILENCE_LIMIT_S, Accident, Worker
@@ -186,13 +186,14 @@ def test_each_accident_doubles_the_wait(
         assert len(one.processes) == count + 1
 
 
-@pytest.mark.parametrize(("code", "then"), [(2, ""), (3, f"; then {RESUME}")])
+@pytest.mark.parametrize(("code", "then"), [(2, ""), (3, f"; then {RESUME}"), (4, "")])
 def test_a_reason_ends_the_run_at_once(started: Callable[..., Started], code: int, then: str) -> None:
     one = started(f"import sys; print('error: no such model\\n  fix: name another'); sys.exit({code})")
     with pytest.raises(TallyError) as ended:
         one.look_until(one.starts(2))
     assert str(ended.value) == f"the collector ended with exit code {code}: no such model"
     assert ended.value.fix == f"name another; see {one.log}{then}"
+    assert (ended.value.exit_code == DivergedError.exit_code) == (code == 4)
 
 
 def test_work_that_may_be_done_is_no_accident(tmp_path: Path) -> None:
