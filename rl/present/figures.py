@@ -208,7 +208,7 @@ def draw_sensitivity(groups: Sequence[Mapping[str, Any]], folder: Path) -> Pictu
             axis.vlines(rates, lows, highs, color=own["color"], linewidth=1)
         for at, rate in enumerate(data["broken"]):
             axis.axvline(rate, color=look(1)["color"], linestyle=":", label="" if at else "diverged or failed")
-        axis.set(xscale="log", xlabel="learning rate", ylabel=data["metric"])
+        axis.set(xscale="log", xlabel="learning rate", ylabel=data["metric"], title=data["at"])
         axis.set_xticks(data["lr"], [setting(rate) for rate in data["lr"]], rotation=45)
         axis.minorticks_off()
     _legend(max(panels, key=lambda axis: len(axis.get_legend_handles_labels()[1])))

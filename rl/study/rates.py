@@ -44,19 +44,21 @@ def sensitivity(points: Sequence[Point], metric: str, study: Comparisons | None 
     groups: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda point: point.lr):
         groups.setdefault(_without_rate(point.arm), []).append(point)
-    for group in groups.values():
-        if len({point.lr for point in group}) >= FEWEST_RATES:
-            yield _sensitivity(group, metric, study)
+    told = [group for group in groups.values() if len({point.lr for point in group}) >= FEWEST_RATES]
+    apart = _other_settings([group[0].arm for group in told])
+    for group in told:
+        yield _sensitivity(group, metric, study, listing([f"{n} {group[0].arm.settings.get(n)}" for n in apart]))
 
 
-def _sensitivity(group: Sequence[Point], metric: str, study: Comparisons | None) -> Insight:
+def _sensitivity(group: Sequence[Point], metric: str, study: Comparisons | None, at: str) -> Insight:
+    """Args: at: what tells the group from the others; empty where there is one alone."""
     lower = lower_is_better(metric)
     top = min(group, key=lambda point: point.value if lower else -point.value)
     worse = _worse_than(top, study) if study else frozenset()
     broken = _broken(study, group) if study else []
     basin = _around(group, top, worse) if study else []
     edge, beyond = _edge(group, top, broken)
-    text = f"{metric} against lr: {'lowest' if lower else 'highest'} at lr {short(top.lr)}"
+    text = f"{metric} against lr{f' at {at}' if at else ''}: {'lowest' if lower else 'highest'} at lr {short(top.lr)}"
     text += f"; the basin is {_range(basin)}: no rate in it is shown to be worse than the best" if basin else ""
     text += "" if basin else "; no intervals, so no basin is shown"
     if behind := [point.lr for point in group if point.arm.name in worse]:
@@ -71,6 +73,7 @@ def _sensitivity(group: Sequence[Point], metric: str, study: Comparisons | None)
         text += f". The best is the {edge} rate tried, and a better one may lie beyond: try --lr {short(beyond)}"
     data = {
         "metric": metric,
+        "at": at,
         "lr": [point.lr for point in group],
         "value": [point.value for point in group],
         "low": [point.estimate.low if point.estimate else None for point in group],
@@ -192,4 +195,5 @@ def _range(basin: Sequence[Point]) -> str:
 
 
 def _other_settings(arms: Sequence[Arm]) -> list[str]:
+    """That differ between arms, beside the rate."""
     return [name for name in _SETTINGS if any(arm.settings.get(name) != arms[0].settings.get(name) for arm in arms)]

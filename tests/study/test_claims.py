@@ -264,6 +264,18 @@ def test_the_basin_is_what_is_not_shown_to_be_worse() -> None:
     assert basin.data["worse"] == [1e-6, 1e-5, 1e-3]
 
 
+def test_rates_are_judged_among_arms_that_differ_in_nothing_else_and_each_group_says_what_it_is_of() -> None:
+    runs = [
+        made_run(f"steps{steps}-lr{lr}", {0: 0.3, steps: value}, lr=lr, steps=steps, eval_every=steps)
+        for steps in (20, 60)
+        for lr, value in ((1e-5, 0.35), (1e-4, 0.6), (1e-3, 0.3))
+    ]
+    found = [insight for insight in claims(runs) if insight.kind is Kind.SENSITIVITY]
+    assert [insight.data["at"] for insight in found] == ["steps 20 and eval_every 20", "steps 60 and eval_every 60"]
+    assert all(insight.text.startswith(f"pass@1 against lr at {insight.data['at']}: ") for insight in found)
+    assert only(claims(rates({1e-5: 0.35, 1e-4: 0.6, 1e-3: 0.3}, seeds=1)), Kind.SENSITIVITY).data["at"] == ""
+
+
 def test_a_best_at_the_edge_of_the_grid_is_said_to_be_one() -> None:
     basin = only(claims(rates({1e-6: 0.3, 1e-5: 0.4, 1e-4: 0.6}, seeds=1)), Kind.SENSITIVITY)
     assert (basin.data["edge"], basin.data["try"]) == ("highest", 1e-3)
