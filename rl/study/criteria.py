@@ -31,6 +31,9 @@ _FINITE = re.compile(r"no non-?finite (?P<metric>[\w@./-]+)", re.IGNORECASE)
 _BETTER = re.compile(rf"better than (?:run |arm )?(?P<arm>.+?)(?:\s+by\s+{_NUMBER})?", re.IGNORECASE)
 
 _LOST = (Status.DIVERGED, Status.FAILED)
+_ENDED = (Status.DONE, Status.BEATEN, *_LOST)
+_COLLAPSED = "policy has collapsed"
+"""Says a run that diverged although every value was finite."""
 _SHARES = frozenset(metric.name for metric in STEP if metric.unit == "share")
 
 
@@ -221,7 +224,7 @@ def _finite(criterion: Criterion, arm: Arm) -> Judgement:
         *((run, name, None, value) for run, name, value in stated if value is not None),
     ]
     found = [cell for cell in cells if not math.isfinite(cell[-1])]
-    diverged = [run for run in arm.runs if run.status is Status.DIVERGED]
+    diverged = [run for run in arm.runs if run.status is Status.DIVERGED and _COLLAPSED not in run.why]
     if found:
         run, name, step, value = found[0]
         why = f"{name} of {run.name} is {plain(value)}{f' at step {step}' if step is not None else ''}"
@@ -245,7 +248,7 @@ def _better(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
     if lost := _lost(arm):
         return lost
     both = [other for other in study.arms if other.name in (than, arm.name)]
-    if any(run.status not in (Status.DONE, *_LOST) for other in both for run in other.runs):
+    if any(run.status not in _ENDED for other in both for run in other.runs):
         causes = [f"{run.name} {run.status}" for other in both for run in other.runs if run.status is not Status.DONE]
         return Judgement(outcome=Outcome.NOT_MEASURED, why=f"the runs of both are not done ({listing(causes)})")
     own = [c for c in study.between(than, arm.name) if not c.equal_samples]
@@ -263,6 +266,8 @@ def _better(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
         why += (
             ": the interval, too" if low >= criterion.bound else ": by the estimate" if met else ": better, but by less"
         )
+    if beaten := [run.name for other in both for run in other.runs if run.status is Status.BEATEN]:
+        why += f"; at step {comparison.base_step}, as {listing(beaten)} was beaten and ended"
     if comparison.seeds == 1:
         why += "; one seed: of these checkpoints only"
     data = {"than": than, "value": value, "low": low, "high": high, "comparisons": difference.comparisons}

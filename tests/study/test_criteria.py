@@ -176,6 +176,25 @@ def test_a_run_that_diverged_was_not_finite() -> None:
     assert judged("no non-finite loss", run).outcome is Outcome.NOT_MET
 
 
+def test_a_policy_that_collapsed_was_finite_all_the_while() -> None:
+    why = "the policy has collapsed: the last 512 groups had no signal"
+    run = made_run("a", {0: 0.3, 3: 0.4}, status=Status.DIVERGED, why=why, steps=9)
+    assert judged("no non-finite loss", run).outcome is Outcome.NOT_MEASURED
+    assert judged("pass@1 > 0.1", run).outcome is Outcome.NOT_MET
+
+
+def test_against_a_run_that_was_beaten_the_steps_that_it_made_decide() -> None:
+    good = made_run("a", {0: 0.3, 20: 0.5, 40: 0.6, 60: 0.7}, lr=1e-4)
+    made = {0: 0.3, 20: 0.2, 40: 0.2}
+    bad = made_run("b", made, lr=5e-4, steps=60, status=Status.BEATEN, why="beaten by a", chance=500)
+    better = judged("better than lr 0.0005", good, bad)
+    assert better.outcome is Outcome.MET
+    assert "at step 40, as b was beaten and ended" in better.why
+    worse = judged("better than lr 0.0001", bad, good)
+    assert worse.outcome is Outcome.NOT_MET
+    assert "it is worse" in worse.why
+
+
 def test_better_than_is_by_the_corrected_interval() -> None:
     good, alike, bad = (
         made_run(name, {0: 0.3, 60: value}, lr=lr, chance=chance)
