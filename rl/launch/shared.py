@@ -16,7 +16,7 @@ from rl.study.sweepdir import SweepDir
 
 SERVED = ("model", "revision", "trust_remote_code", "random_weights", "dtype", "gpu_memory", "tuning")
 """Runs that agree in these settings share a server. vLLM pads every adapter to the highest rank, and so those of full
-fine-tuning have their own: with room for rank 128, sampling by adapters of rank 16 takes six times as long on CPU."""
+fine-tuning have their own."""
 
 
 def served_by(config: TrainConfig) -> tuple[Any, ...]:
