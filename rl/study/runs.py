@@ -162,7 +162,7 @@ def arms_of(runs: Sequence[StudyRun], names: dict[str, str] | None = None) -> li
 
     Args:
         names: of the arms, by the name of a run (a plan names them); otherwise an arm is named by the settings in which
-            the arms differ, and by its run where they do not differ at all.
+            the arms differ, and by its runs where they do not differ at all.
     """
     by_settings: dict[str, list[StudyRun]] = {}
     for run in runs:
@@ -193,7 +193,9 @@ def _arm_name(group: Sequence[StudyRun], differing: dict[str, list[Any]], names:
     if first.name in names:
         return names[first.name]
     own = [f"{name} {short(first.settings.get(name))}" for name in differing]
-    return ", ".join(own) if own and first.ours else first.name
+    if own and first.ours:
+        return ", ".join(own)
+    return first.name if len(group) == 1 else f"{first.name}…{group[-1].name}"
 
 
 def _status(config: TrainConfig, records: Sequence[dict[str, Any]]) -> tuple[Status, str]:
