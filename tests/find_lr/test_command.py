@@ -143,4 +143,5 @@ def test_without_a_run_rollouts_of_the_base_are_recorded_first(
     assert facts["run"] == str(out / "rollouts")
     assert facts["start_ess"] == pytest.approx(1.0, abs=1e-6), "the base itself has sampled them"
     assert facts["trials"][1]["verdict"] == "too large"
-    assert "recording rollouts of the base: 18 steps" in told.stdout
+    assert RunDir(out / "rollouts").config().steps == 2 + 16, "the steps to try, and the groups to measure with"
+    assert "recording rollouts of the base" in told.stdout
