@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rl.core import cli
 from rl.core.config import STARTER
 from rl.core.errors import TallyError, UsageError
+from rl.core.nursery import Nursery
+from rl.launch.crew import PRELOAD
 
 if TYPE_CHECKING:
     from rl.study.plan import Plan
@@ -53,8 +55,8 @@ def main(argv: list[str]) -> int:
     from rl.launch.progress import SweepConsole
 
     again = f"python -m rl.sweep {shlex.join(argv)}"
-    with sweep.locked():
-        campaign = Campaign(sweep, plan, scheduled(sweep, plan), SweepConsole(), resume=again)
+    with Nursery([*PRELOAD, "rl.launch.supervisor"]) as nursery, sweep.locked():
+        campaign = Campaign(sweep, plan, scheduled(sweep, plan), SweepConsole(), nursery, resume=again)
         campaign.run()
         if campaign.interrupted:
             print(f"stopped. Go on with: {again}")

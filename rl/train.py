@@ -7,7 +7,9 @@ from pathlib import Path
 from rl.core import cli, rundir
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
+from rl.core.nursery import Nursery
 from rl.core.rundir import RunDir
+from rl.launch.crew import PRELOAD
 from rl.launch.placement import Placement, place
 from rl.launch.server import check_servers, listen_all
 from rl.problems.sources import SPLITS, load_eval_sets, load_problems
@@ -25,12 +27,13 @@ def main(argv: list[str]) -> int:
     placement = _placed(planned, args)
     _check_servers(planned, args)
     with ExitStack() as stack:
+        nursery = stack.enter_context(Nursery(PRELOAD))
         listeners = [stack.enter_context(listener) for listener in listen_all(args.port, _servers(planned, args))]
         begun = begin.created(resolved, args.run_dir, args.overwrite) if resolved else begin.resumed(args)
         run, config = stack.enter_context(begun)
         from rl.launch.supervisor import Supervisor
 
-        supervisor = Supervisor(run, config, listeners, placement, server_urls=args.server_urls)
+        supervisor = Supervisor(run, config, listeners, placement, nursery, server_urls=args.server_urls)
         return supervisor.train(resumed=args.resume is not None)
 
 

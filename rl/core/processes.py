@@ -11,9 +11,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rl.core.errors import DivergedError, TallyError, UsageError
+
+if TYPE_CHECKING:
+    from rl.core.nursery import Nursery
 
 REASONS = (UsageError.exit_code, TallyError.exit_code, DivergedError.exit_code)
 """Exit codes of a process that says why it ended, and would meet that again. Every other end is an accident."""
@@ -40,7 +43,12 @@ def die_with_parent(parent: int) -> None:
 
 
 class Child:
-    """A process of the run: in a session of its own (Ctrl-C reaches only the parent), its output in a log file."""
+    """A process of the run: in a session of its own (Ctrl-C reaches only the parent), its output in a log file.
+
+    Args:
+        command: `python -m …` where there is a nursery.
+        nursery: forks the process; where it has gone, that starts as without one.
+    """
 
     def __init__(
         self,
@@ -49,11 +57,13 @@ class Child:
         log: Path,
         env: Mapping[str, str],
         pass_fds: Sequence[int] = (),
+        nursery: "Nursery | None" = None,
     ) -> None:
         self.name, self.log = name, log
         with log.open("ab") as output:
             self._log_start = output.tell()
-            self._process = subprocess.Popen(
+            forked = nursery.fork(command[2:], log, env) if nursery else None
+            self._process = forked or subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

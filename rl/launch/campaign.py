@@ -12,6 +12,7 @@ from typing import Any
 
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
+from rl.core.nursery import Nursery
 from rl.core.processes import Children
 from rl.core.rundir import RunDir
 from rl.evaluate.result import load_sets
@@ -37,6 +38,7 @@ class Campaign:
 
     Args:
         entries: of the plan, as they stand (`rl.study.schedule.scheduled`).
+        nursery: of the runs.
         resume: the command that goes on with the sweep.
 
     Raises:
@@ -44,11 +46,19 @@ class Campaign:
     """
 
     def __init__(
-        self, sweep: SweepDir, plan: Plan, entries: Sequence[Entry], console: SweepConsole, *, resume: str
+        self,
+        sweep: SweepDir,
+        plan: Plan,
+        entries: Sequence[Entry],
+        console: SweepConsole,
+        nursery: Nursery,
+        *,
+        resume: str,
     ) -> None:
         for entry in entries:
             check_directory(entry)
         self._sweep, self._plan, self._console, self._resume = sweep, plan, console, resume
+        self._nursery = nursery
         self._entries: dict[str, Entry] = {}
         self._configs: dict[str, TrainConfig] = {}
         self._take(entries)
@@ -161,6 +171,7 @@ class Campaign:
                     slot=next(slot for slot in range(self._plan.parallel) if slot not in slots),
                     servers=len(self._servers),
                     group=self._plan.name,
+                    nursery=self._nursery,
                 )
             except UsageError as error:  # what it has logged cannot be read
                 self._mark(entry, Status.FAILED, str(error))

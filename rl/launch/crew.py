@@ -14,6 +14,7 @@ from functools import partial
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
+from rl.core.nursery import QUIET, Nursery
 from rl.core.processes import Child, Children
 from rl.core.pulse import pulse_file
 from rl.core.rundir import RunDir
@@ -21,6 +22,14 @@ from rl.launch.placement import Placement
 from rl.launch.server import start_server, url_of
 from rl.launch.workers import Accident, Worker
 
+PRELOAD = (
+    "rl.collect.__main__",
+    "rl.evaluate.__main__",
+    "rl.learner.__main__",
+    "rl.launch.ranks",
+    "transformers.models.auto.tokenization_auto",
+)
+"""What the workers import, for their nursery."""
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 WRONG_INPUT = (UsageError.exit_code,)
 """What ends a run when a server has to be started again: one that could load may find its memory still taken."""
@@ -29,9 +38,7 @@ WRONG_INPUT = (UsageError.exit_code,)
 def environment(run: RunDir) -> dict[str, str]:
     """Of every process of a run, beside its own."""
     return {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # more threads spin against other processes
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **{name: os.environ.get(name, value) for name, value in QUIET.items()},
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(run.scratch.absolute()),
     }
@@ -44,6 +51,7 @@ class Crew:
         listeners: the servers that are started answer on them, and those that take their place.
         server_urls: of servers that somebody else has started, and starts again; `listeners` is empty then.
         children: where all processes are among.
+        nursery: of all but the servers, which have libraries and threads of their own.
         go_back: puts the ledger back to the newest commit; called before another learner is started.
         resume: the command that goes on with the run.
     """
@@ -57,10 +65,12 @@ class Crew:
         listeners: Sequence[socket.socket],
         server_urls: Sequence[str],
         children: Children,
+        nursery: Nursery,
         go_back: Callable[[], object],
         resume: str,
     ) -> None:
         self._run, self._config, self._placement, self._go_back = run, config, placement, go_back
+        self._nursery = nursery
         self._urls = [*server_urls, *map(url_of, listeners)]
         self._name = f"run-{uuid.uuid4().hex[:12]}"  # a server that outlives a launch must not know the next one's
         self._learners_started = 0
@@ -126,7 +136,8 @@ class Crew:
     def _start(self, name: str, command: Sequence[str], policy: str, devices: Mapping[str, str]) -> Child:
         urls = [f"--server-url={url}" for url in self._urls]
         whole = [sys.executable, "-m", *command, str(self._run.root), *urls, "--policy", policy]
-        return Child(name, whole, self._run.logs / f"{name}.log", {**environment(self._run), **devices})
+        env = {**environment(self._run), **devices}
+        return Child(name, whole, self._run.logs / f"{name}.log", env, nursery=self._nursery)
 
     def _start_server(self, number: int, name: str, listener: socket.socket) -> Child:
         return start_server(

@@ -8,6 +8,7 @@ from datetime import datetime
 from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError
+from rl.core.nursery import Nursery
 from rl.core.processes import REASONS, Child, Children
 from rl.core.rundir import RunDir
 from rl.core.stopping import ending
@@ -29,6 +30,7 @@ class Going:
         slot: among the runs side by side.
         servers: that the sweep has started, with GPUs of their own.
         group: of W&B, unless the settings name one.
+        nursery: of the runs.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class Going:
         slot: int,
         servers: int,
         group: str,
+        nursery: Nursery,
     ) -> None:
         self.entry, self.config, self.slot = entry, config, slot
         self._run, self._log = RunDir(entry.path), sweep.logs / f"{entry.name}.log"
-        self._children = children
+        self._children, self._nursery = children, nursery
         self._url, self._group = server.url, group
         self._env = {"PYTHONUNBUFFERED": "1", **learner_devices(slot, config.learners, servers)}
         self._starts = 0
@@ -136,4 +139,6 @@ class Going:
             what = ["--run-dir", str(self._run.root), *cli.as_flags(settings)]
         command = [*TRAIN, "--server-url", self._url, *what]
         self._tail = MetricsTail(self._run.metrics_file)
-        self._child = self._children.add(Child(self.entry.name, command, self._log, self._env))
+        self._child = self._children.add(
+            Child(self.entry.name, command, self._log, self._env, nursery=self._nursery)
+        )

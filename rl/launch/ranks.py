@@ -1,13 +1,17 @@
 """The learner's ranks by torchrun's elastic agent: `python -m rl.launch.ranks N RUN --policy NAME …`.
 
 torchrun's own command ends with 1 whatever its ranks ended with. This one says what became of them: it ends with 2 or 3
-where a rank ended so, for a reason, and with 1 after an accident. Ranks do not outlive it.
+where a rank ended so, for a reason, and with 1 after an accident. Ranks do not outlive it. They are forked from it, and
+so it imports for them, and leaves CUDA alone.
 """
 
 import os
 import signal
 import sys
 import uuid
+from typing import NoReturn
+
+from setproctitle import setproctitle
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -15,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rl.core import cli
 from rl.core.processes import REASONS, STOP_S
+from rl.learner.__main__ import main as learner
 
 HOST = "localhost"  # the agent would look its own name up
 
@@ -31,15 +36,25 @@ def main(argv: list[str]) -> int:
         local_addr=HOST,
         max_restarts=0,  # the ledger has to go back first: the supervisor starts them again
         shutdown_timeout=int(STOP_S / 2),  # before the supervisor's patience with this process ends
+        start_method="fork",
     )
-    learner = ["-m", "rl.learner", *arguments, "--parent", str(os.getpid())]
     try:
-        elastic_launch(config, sys.executable)(*learner)
+        elastic_launch(config, _learner)(*arguments, "--parent", str(os.getpid()))
     except ChildFailedError as error:
         return _exit_code(error.failures)
     except SignalException as end:
         return 128 + end.sigval
     return 0
+
+
+def _learner(*arguments: str) -> NoReturn:
+    """One rank, in the process that the agent has forked for it."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # the agent has handlers of its own
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["rl.learner", *arguments]
+    setproctitle(" ".join(["python -m", *sys.argv, "--rank", os.environ["RANK"]]))
+    cli.run(learner)
 
 
 def _exit_code(failures: dict[int, ProcessFailure]) -> int:

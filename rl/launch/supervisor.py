@@ -15,6 +15,7 @@ from types import FrameType
 
 from rl.buffer.ledger import Buffer
 from rl.core.config import TrainConfig
+from rl.core.nursery import Nursery
 from rl.core.processes import Children
 from rl.core.rundir import RunDir, key_of
 from rl.core.stopping import Ending, ending
@@ -36,6 +37,7 @@ class Supervisor:
 
     Args:
         listeners: for the servers that it starts.
+        nursery: of the workers.
         server_urls: of servers that it uses instead, and neither starts nor ends.
     """
 
@@ -45,11 +47,12 @@ class Supervisor:
         config: TrainConfig,
         listeners: Sequence[socket.socket],
         placement: Placement,
+        nursery: Nursery,
         *,
         server_urls: Sequence[str] = (),
     ) -> None:
         self._run, self._config, self._placement = run, config, placement
-        self._listeners, self._server_urls = listeners, server_urls
+        self._listeners, self._server_urls, self._nursery = listeners, server_urls, nursery
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
         self._records: dict[tuple[str, int, str | None], Record] = {}
         self._ended: Ending | None = None
@@ -120,6 +123,7 @@ class Supervisor:
             listeners=self._listeners,
             server_urls=self._server_urls,
             children=children,
+            nursery=self._nursery,
             go_back=partial(self._go_back, console.say),
             resume=self._resume_command(),
         )
