@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` may be; an adapter of a rank between them is padded to the next."""
-GROUPED_LORA = "rollout_server.engines.vllm_lora.GroupedLora"
+GROUPED_LORA = "rollout_server.engines.vllm_lora.BlockedLora"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
