@@ -6,6 +6,7 @@ fork has them at once, and shares their memory. Nurseries nest: a command that w
 
 import importlib
 import importlib.util
+import io
 import multiprocessing
 import os
 import signal
@@ -15,9 +16,10 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 from setproctitle import setproctitle
 
@@ -147,18 +149,19 @@ def _serve(connection: Connection, preload: Sequence[str], parent: int) -> NoRet
 
 def _fork_on_request(connection: Connection) -> NoReturn:
     context = multiprocessing.get_context("fork")
-    nursery, processes = os.getpid(), {}
+    nursery = os.getpid()
+    processes: list[ForkProcess] = []
     while True:
-        for ready in wait([connection, *processes]):
-            if ready is connection:
-                process = context.Process(target=_run, args=(connection, nursery, *connection.recv()))
-                process.start()
-                processes[process.sentinel] = process
-                connection.send((process.pid, None))
-            else:
-                process = processes.pop(ready)
-                process.join()
-                connection.send((process.pid, process.exitcode))
+        ready = wait([connection, *(process.sentinel for process in processes)])
+        for process in [process for process in processes if process.sentinel in ready]:
+            process.join()
+            processes.remove(process)
+            connection.send((process.pid, process.exitcode))
+        if connection in ready:
+            process = context.Process(target=_run, args=(connection, nursery, *connection.recv()))
+            process.start()
+            processes.append(process)
+            connection.send((process.pid, None))
 
 
 def _run(connection: Connection, nursery: int, words: list[str], log: str, env: dict[str, str]) -> NoReturn:
@@ -169,7 +172,9 @@ def _run(connection: Connection, nursery: int, words: list[str], log: str, env: 
     with open(log, "ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(line_buffering=True)
     os.environ.update(env)
     tempfile.tempdir = None  # it may have been read
     setproctitle(" ".join(["python", "-m", *words]))
@@ -177,8 +182,11 @@ def _run(connection: Connection, nursery: int, words: list[str], log: str, env: 
     cli.run(lambda arguments: _main(words[0])(arguments))
 
 
-def _main(module: str) -> Callable[[list[str]], Any]:
+def _main(module: str) -> Callable[[list[str]], int | None]:
     """Of a module, or of a package's `__main__`."""
     found = importlib.util.find_spec(module)
     is_package = found is not None and found.submodule_search_locations is not None
-    return importlib.import_module(f"{module}.__main__" if is_package else module).main
+    main: Callable[[list[str]], int | None] = importlib.import_module(
+        f"{module}.__main__" if is_package else module
+    ).main
+    return main

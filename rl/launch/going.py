@@ -139,6 +139,4 @@ class Going:
             what = ["--run-dir", str(self._run.root), *cli.as_flags(settings)]
         command = [*TRAIN, "--server-url", self._url, *what]
         self._tail = MetricsTail(self._run.metrics_file)
-        self._child = self._children.add(
-            Child(self.entry.name, command, self._log, self._env, nursery=self._nursery)
-        )
+        self._child = self._children.add(Child(self.entry.name, command, self._log, self._env, nursery=self._nursery))

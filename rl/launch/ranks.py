@@ -12,7 +12,6 @@ import uuid
 from typing import NoReturn
 
 from setproctitle import setproctitle
-
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
