@@ -20,7 +20,7 @@ from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
 from rollout_server.schema import GenerateRequest, Sampling
 
-IDLE_S = 0.01
+IDLE_S = 0.025
 """Between two looks for a free slot."""
 REPLAY_LIMIT_S = 1800.0
 """For one step that is trained again."""
