@@ -14,6 +14,11 @@ ROOT = Path(__file__).parents[1]
 LIMIT_S = 240
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Of its command line; one that has set its title anew has that as a single word."""
+    return " ".join(process.cmdline()).split()
+
+
 class Command:
     """`python -m MODULE` in a session of its own, as a user starts it."""
 
@@ -38,7 +43,7 @@ class Command:
         """The process that runs `python -m MODULE`."""
         for process in self.descendants():
             with suppress(psutil.NoSuchProcess):
-                if module in process.cmdline():
+                if module in words_of(process):
                     return process
         raise LookupError(module)
 

@@ -4,6 +4,7 @@ Each process of a run would import torch and transformers for itself, which cost
 fork has them at once, and shares their memory. Nurseries nest: a command that was forked by one has its own at once.
 """
 
+import gc
 import importlib
 import importlib.util
 import io
@@ -142,6 +143,7 @@ def _serve(connection: Connection, preload: Sequence[str], parent: int) -> NoRet
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
         for module in preload:
             importlib.import_module(module)
+        gc.freeze()  # else collecting would copy what forks share
         _fork_on_request(connection)
     finally:
         os._exit(0)
@@ -177,8 +179,18 @@ def _run(connection: Connection, nursery: int, words: list[str], log: str, env: 
         stream.reconfigure(line_buffering=True)
     os.environ.update(env)
     tempfile.tempdir = None  # it may have been read
-    setproctitle(" ".join(["python", "-m", *words]))
-    sys.argv = words
+    run_module(words)
+
+
+def run_module(words: Sequence[str], *, note: str = "") -> NoReturn:
+    """Does in this process what `python -m` would, and ends it.
+
+    Args:
+        words: the module's name and its arguments.
+        note: what tells it from others that do the same, for lists of processes.
+    """
+    setproctitle(" ".join(["python -m", *words, note]).rstrip())
+    sys.argv = list(words)
     cli.run(lambda arguments: _main(words[0])(arguments))
 
 

@@ -11,14 +11,13 @@ import sys
 import uuid
 from typing import NoReturn
 
-from setproctitle import setproctitle
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rl.core import cli
+from rl.core.nursery import run_module
 from rl.core.processes import REASONS, STOP_S
-from rl.learner.__main__ import main as learner
 
 HOST = "localhost"  # the agent would look its own name up
 
@@ -51,9 +50,7 @@ def _learner(*arguments: str) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # the agent has handlers of its own
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["rl.learner", *arguments]
-    setproctitle(" ".join(["python -m", *sys.argv, "--rank", os.environ["RANK"]]))
-    cli.run(learner)
+    run_module(["rl.learner", *arguments], note=f"(rank {os.environ['RANK']})")
 
 
 def _exit_code(failures: dict[int, ProcessFailure]) -> int:

@@ -69,6 +69,7 @@ def picture(figure: Figure, file: Path, *, alt: str, caption: str) -> Picture:
     """
     text = io.StringIO()
     figure.savefig(file, dpi=DPI)
+    figure.set_layout_engine("none")  # it is laid out now
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Picture(file=file.name, alt=alt, caption=caption, svg=_inlined(text.getvalue(), file.stem, alt))
 

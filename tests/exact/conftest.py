@@ -14,7 +14,7 @@ import pytest
 from rl.buffer.history import History
 from rl.buffer.tables import State
 from rl.core.rundir import RunDir
-from tests.commands import LIMIT_S
+from tests.commands import LIMIT_S, words_of
 from tests.e2e.conftest import Train
 from tests.exact.recorded import record_run
 
@@ -82,7 +82,7 @@ class Replay:
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return words_of(process)
     except psutil.NoSuchProcess:
         return []
 

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import psutil
 
 from rl.core.rundir import RunDir
+from tests.commands import words_of
 from tests.e2e.conftest import Train
 
 FLAGS = [
@@ -46,6 +47,7 @@ class Fault:
 
 KILLS = [
     *(Fault(victim=victim, moment="random") for victim in VICTIMS),
+    Fault(victim="nursery", moment="random"),
     Fault(victim="learner 0", moment="publishing"),
     Fault(victim="learner 0", moment="trained"),
     Fault(victim="learner 1", moment="saving"),
@@ -58,7 +60,7 @@ KILLS = [
     Fault(victim="evaluator", moment="evaluating"),
 ]
 """One round. Between the optimizer's step and the commit: publishing, trained. Mid-commit: saving."""
-FEW_KILLS = KILLS[:11]
+FEW_KILLS = KILLS[:12]
 """Every victim, and the worst moments of the learner and the supervisor."""
 STOPS = [Fault(victim=v, moment="random", signal=SIGSTOP) for v in VICTIMS if v != "supervisor"]
 
@@ -96,6 +98,8 @@ class Service:
         else:
             self._wait(getattr(self, fault.moment), f"the moment of {fault}")
         victim = self._find(fault.victim)
+        missed = "learner 0" if fault.victim == "nursery" else fault.victim  # a nursery's forks end with it
+        old = self._find(missed)
         step, lines = self._newest_step(), self._steps_logged()
         start = time.monotonic()
         victim.send_signal(fault.signal)
@@ -103,7 +107,7 @@ class Service:
             self._train.finish()
             self._train = Train("--resume", str(self.run.root), cwd=self.run.root.parent)
             self.launches.append(self._train)
-        self._wait(lambda: self._replaced(fault.victim, victim), f"a replacement after {fault}")
+        self._wait(lambda: self._replaced(missed, old), f"a replacement after {fault}")
         if fault.victim in ("server", "supervisor"):
             self._wait(self._ready, f"a server that is ready after {fault}")
         back = time.monotonic()
@@ -171,7 +175,7 @@ class Service:
 
     def _ask(self, path: str) -> Any:
         """Of the first server, whose address the collector knows."""
-        words = [word for process in self._processes("collector") for word in process.cmdline()]
+        words = [word for process in self._processes("collector") for word in words_of(process)]
         urls = [word.partition("=")[2] for word in words if word.startswith("--server-url=")]
         if not urls:
             raise OSError("no collector is there to be asked")
@@ -212,11 +216,13 @@ def _runs(process: psutil.Process) -> bool:
 
 def _is(process: psutil.Process, victim: str) -> bool:
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        words = process.cmdline()
+        words = words_of(process)
         if victim.startswith("learner"):
-            return "rl.learner" in words and process.environ().get("RANK") == victim.split()[1]
+            return "rl.learner" in words and words[-1] == f"{victim.split()[1]})"
+        if victim == "nursery":
+            return "nursery" in words
         if victim == "verifier":  # its zygote forks it, and has the same words
             zygote = any("rewards.processes.zygote" in word for word in words)
-            return zygote and (parent := process.parent()) is not None and parent.cmdline() == words
+            return zygote and (parent := process.parent()) is not None and words_of(parent) == words
         return MODULES[victim] in words
     return False

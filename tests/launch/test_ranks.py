@@ -12,6 +12,7 @@ import pytest
 from rl.core.processes import Child, Children
 from rl.core.pulse import Listener, pulse_file
 from rl.core.rundir import RunDir
+from tests.commands import words_of
 from tests.observe.recorded import new_run
 
 NOBODY = "--server-url=http://127.0.0.1:1"
@@ -49,8 +50,8 @@ def living_ranks(agent: Child, run: RunDir) -> list[psutil.Process]:
         return all(listener.heard for listener in listeners)
 
     wait_until(both_beat, "two ranks")
-    processes = [p for p in psutil.Process(agent.pid).children() if "rl.learner" in p.cmdline()]
-    return sorted(processes, key=lambda process: process.environ()["RANK"])
+    processes = [p for p in psutil.Process(agent.pid).children() if "rl.learner" in words_of(p)]
+    return sorted(processes, key=words_of)
 
 
 def has_gone(process: psutil.Process) -> bool:
