@@ -31,10 +31,11 @@ START_LIMIT_S = 120.0
 """What the nursery gets to import the libraries, and to fork."""
 GONE = (EOFError, OSError)
 """What talking to a nursery raises that somebody has killed."""
-QUIET = {
+LIBRARY_ENV = {
     "OMP_NUM_THREADS": "1",  # more threads spin against other processes
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask whether there is a GPU must not start CUDA, which no fork survives
 }
 """What libraries read of the environment when they are imported; what is set already stays."""
 
@@ -140,7 +141,7 @@ def _serve(connection: Connection, preload: Sequence[str], parent: int) -> NoRet
         with open(os.devnull, "r+b") as nothing:
             for stream in range(3):
                 os.dup2(nothing.fileno(), stream)
-        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+        os.environ.update({name: os.environ.get(name, value) for name, value in LIBRARY_ENV.items()})
         for module in preload:
             importlib.import_module(module)
         gc.freeze()  # else collecting would copy what forks share

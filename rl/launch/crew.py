@@ -14,7 +14,7 @@ from functools import partial
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
-from rl.core.nursery import QUIET, Nursery
+from rl.core.nursery import LIBRARY_ENV, Nursery
 from rl.core.processes import Child, Children
 from rl.core.pulse import pulse_file
 from rl.core.rundir import RunDir
@@ -38,7 +38,7 @@ WRONG_INPUT = (UsageError.exit_code,)
 def environment(run: RunDir) -> dict[str, str]:
     """Of every process of a run, beside its own."""
     return {
-        **{name: os.environ.get(name, value) for name, value in QUIET.items()},
+        **{name: os.environ.get(name, value) for name, value in LIBRARY_ENV.items()},
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(run.scratch.absolute()),
     }
