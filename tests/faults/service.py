@@ -98,8 +98,9 @@ class Service:
         else:
             self._wait(getattr(self, fault.moment), f"the moment of {fault}")
         victim = self._find(fault.victim)
-        missed = "learner 0" if fault.victim == "nursery" else fault.victim  # a nursery's forks end with it
-        old = self._find(missed)
+        missed, old = fault.victim, victim
+        if missed == "nursery":  # its forks end with it
+            missed, old = "learner 0", self._find("learner 0")
         step, lines = self._newest_step(), self._steps_logged()
         start = time.monotonic()
         victim.send_signal(fault.signal)
