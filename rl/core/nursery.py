@@ -88,6 +88,7 @@ class Nursery:
             while self._connection.poll(START_LIMIT_S):
                 pid, exit_code = self._connection.recv()
                 if exit_code is None:
+                    self._exit_codes.pop(pid, None)  # of an earlier process with that id
                     return Forked(pid, self)
                 self._exit_codes[pid] = exit_code
             os.kill(self._pid, signal.SIGKILL)  # what it forked later would belong to nobody
