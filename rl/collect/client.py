@@ -26,6 +26,8 @@ PUT_LIMIT_S = 300.0
 """For an upload: an adapter may have a GB."""
 START_LIMIT_S = 1800.0
 """A server that downloads and loads a model of several GB takes minutes."""
+ENDING_S = 3.0
+"""A server whose engine has failed ends: who has started it knows better why, and is to hear of it first."""
 SILENCE_LIMIT_S = 20.0
 """A server answers /health at once, whatever it does beside; one that does not for so long is frozen."""
 PULSE_S = 2.0
@@ -79,6 +81,7 @@ class ServerClient:
         except TimeoutError:
             raise ServerError(f"the server at {self.url} is not ready after {limit_s:.0f} s") from None
         if health.status == "failed":
+            await asyncio.sleep(ENDING_S)
             raise ServerError(f"the engine of the server at {self.url} failed: {health.detail}")
         return health
 

@@ -7,7 +7,6 @@ fork has them at once, and shares their memory. Nurseries nest: a command that w
 import gc
 import importlib
 import importlib.util
-import io
 import multiprocessing
 import os
 import signal
@@ -15,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -28,21 +28,36 @@ from rl.core import cli
 from rl.core.processes import die_with_parent
 
 START_LIMIT_S = 120.0
-"""What the nursery gets to import the libraries, and to fork."""
+"""What the nursery gets to import the libraries and to fork: longer, and processes start without it."""
 GONE = (EOFError, OSError)
 """What talking to a nursery raises that somebody has killed."""
 LIBRARY_ENV = {
     "OMP_NUM_THREADS": "1",  # more threads spin against other processes
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # to ask whether there is a GPU must not start CUDA, which no fork survives
 }
 """What libraries read of the environment when they are imported; what is set already stays."""
+NO_CUDA = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+
+
+@contextmanager
+def cuda_left_alone() -> Iterator[None]:
+    """Who asks torch for GPUs meanwhile hears of none: to look for them could start CUDA, which no fork survives."""
+    own = {name: os.environ.get(name) for name in NO_CUDA}
+    os.environ.update(NO_CUDA)
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class Nursery:
-    """Forks processes that run modules. To be entered before this process opens a database or starts a thread: a fork
-    would inherit the one's locks, and miss the other.
+    """Forks processes that run modules. To be entered before this process opens a database or starts a thread of its
+    own: a fork would inherit the one's locks, and miss the other.
 
     Neither the nursery nor what it has forked outlives the process that entered it.
 
@@ -57,7 +72,6 @@ class Nursery:
     def __enter__(self) -> Self:
         parent = os.getpid()
         self._connection, theirs = multiprocessing.Pipe()
-        sys.stdout.flush()  # else a fork would say it again
         self._pid = os.fork()
         if self._pid == 0:
             self._connection.close()
@@ -81,12 +95,15 @@ class Nursery:
             env: what is added to the environment.
 
         Returns:
-            None where the nursery has gone.
+            None where the nursery has gone, or cannot fork now.
         """
+        end = time.monotonic() + START_LIMIT_S
         try:
             self._connection.send((list(words), str(log), dict(env)))
-            while self._connection.poll(START_LIMIT_S):
+            while self._connection.poll(max(0.0, end - time.monotonic())):
                 pid, exit_code = self._connection.recv()
+                if pid is None:
+                    return None
                 if exit_code is None:
                     self._exit_codes.pop(pid, None)  # of an earlier process with that id
                     return Forked(pid, self)
@@ -127,7 +144,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -139,14 +157,20 @@ def _serve(connection: Connection, preload: Sequence[str], parent: int) -> NoRet
         os.setsid()  # Ctrl-C is for the command
         die_with_parent(parent)
         setproctitle(f"tally: nursery of {parent}")
+        terminal = os.dup(2)
         with open(os.devnull, "r+b") as nothing:
             for stream in range(3):
                 os.dup2(nothing.fileno(), stream)
         os.environ.update({name: os.environ.get(name, value) for name, value in LIBRARY_ENV.items()})
-        for module in preload:
-            importlib.import_module(module)
+        with cuda_left_alone():
+            for module in preload:
+                importlib.import_module(module)
         gc.freeze()  # else collecting would copy what forks share
-        _fork_on_request(connection)
+        with suppress(EOFError):
+            _fork_on_request(connection)
+    except Exception as error:
+        words = f"the nursery ended ({type(error).__name__}: {error}); processes start without it\n"
+        os.write(terminal, words.encode())
     finally:
         os._exit(0)
 
@@ -163,7 +187,11 @@ def _fork_on_request(connection: Connection) -> NoReturn:
             connection.send((process.pid, process.exitcode))
         if connection in ready:
             process = context.Process(target=_run, args=(connection, nursery, *connection.recv()))
-            process.start()
+            try:
+                process.start()
+            except OSError:  # of memory or processes there are too many now
+                connection.send((None, None))
+                continue
             processes.append(process)
             connection.send((process.pid, None))
 
@@ -176,16 +204,14 @@ def _run(connection: Connection, nursery: int, words: list[str], log: str, env: 
     with open(log, "ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    for stream in (sys.stdout, sys.stderr):
-        assert isinstance(stream, io.TextIOWrapper)
-        stream.reconfigure(line_buffering=True)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     os.environ.update(env)
     tempfile.tempdir = None  # it may have been read
     run_module(words)
 
 
 def run_module(words: Sequence[str], *, note: str = "") -> NoReturn:
-    """Does in this process what `python -m` would, and ends it.
+    """Does in this process what `python -m` would, and ends it; a fork has no exit handlers.
 
     Args:
         words: the module's name and its arguments.

@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rl.core import cli
-from rl.core.nursery import run_module
+from rl.core.nursery import cuda_left_alone, run_module
 from rl.core.processes import REASONS, STOP_S
 
 HOST = "localhost"  # the agent would look its own name up
@@ -24,22 +24,24 @@ HOST = "localhost"  # the agent would look its own name up
 
 def main(argv: list[str]) -> int:
     ranks, *arguments = argv
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=int(ranks),
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"{HOST}:0",
-        local_addr=HOST,
-        max_restarts=0,  # the ledger has to go back first: the supervisor starts them again
-        shutdown_timeout=int(STOP_S / 2),  # before the supervisor's patience with this process ends
-        start_method="fork",
-    )
+    with cuda_left_alone():  # the configuration asks for GPUs
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=int(ranks),
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=f"{HOST}:0",
+            local_addr=HOST,
+            max_restarts=0,  # the ledger has to go back first: the supervisor starts them again
+            shutdown_timeout=int(STOP_S / 2),  # before the supervisor's patience with this process ends
+            start_method="fork",
+        )
     try:
         elastic_launch(config, _learner)(*arguments, "--parent", str(os.getpid()))
     except ChildFailedError as error:
-        return _exit_code(error.failures)
+        _, failure = error.get_first_failure()
+        return _exit_code(failure)
     except SignalException as end:
         return 128 + end.sigval
     return 0
@@ -53,14 +55,14 @@ def _learner(*arguments: str) -> NoReturn:
     run_module(["rl.learner", *arguments], note=f"(rank {os.environ['RANK']})")
 
 
-def _exit_code(failures: dict[int, ProcessFailure]) -> int:
-    """Says which ranks were killed; those that the agent ended, once the first had failed, are no news."""
-    codes = {rank: failure.exitcode for rank, failure in failures.items()}
-    if reasons := [code for code in codes.values() if code in REASONS]:
-        return reasons[0]
-    for rank, code in codes.items():
-        if code < 0 and code != -signal.SIGTERM:
-            print(f"error: rank {rank} was killed by {signal.Signals(-code).name}", file=sys.stderr)
+def _exit_code(failure: ProcessFailure) -> int:
+    """Of the rank that failed first; what the others ended with follows from it."""
+    if failure.exitcode in REASONS:
+        return failure.exitcode
+    if failure.exitcode < 0:
+        print(
+            f"error: rank {failure.local_rank} was killed by {signal.Signals(-failure.exitcode).name}", file=sys.stderr
+        )
     return 1
 
 

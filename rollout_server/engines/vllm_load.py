@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` may be; an adapter of a rank between them is padded to the next."""
-GROUPED_LORA = "rollout_server.engines.vllm_lora.BlockedLora"
+BLOCKED_LORA = "rollout_server.engines.vllm_lora.BlockedLora"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: GROUPED_LORA)
+        type(current_platform).get_punica_wrapper = classmethod(lambda cls: BLOCKED_LORA)
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     args = EngineArgs(
         model=options.model,

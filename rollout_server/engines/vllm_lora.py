@@ -61,6 +61,8 @@ class BlockedLora(PunicaWrapperCPU):  # type: ignore[misc]
             output_slices: the number of outputs of each layer.
         """
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        if len(self._base) == len(x):
+            return
         tokens = _select(x, self._layout).float()
         deltas = []
         for a, b in zip(lora_a_stacked, lora_b_stacked, strict=True):
