@@ -14,6 +14,8 @@ TIED_UNUSUALLY = 0.4
 RIGHT = 0.7
 """Mean reward of groups without signal above which they are right for the most part; below 1 − this they are wrong."""
 CUT = 0.2
+LONGEST = 2**20
+"""More tokens than a model's context has: what a log says beyond is no limit to be doubled."""
 COLD, HOT = 0.5, 1.3
 """Temperatures outside which they are what is tried first."""
 UNMARKED = 0.02
@@ -63,7 +65,7 @@ def truncation(s: Subject) -> Finding | None:
         what="completions are cut off",
         evidence=f"{share:.0%} of {of} end at the limit" + (f" of {limit:g} tokens" if limit else ""),
         cure="let them be longer" + ("" if limit else " (--max-tokens)"),
-        changes={"max_tokens": 2 * int(limit)} if limit and limit >= 1 else {},
+        changes={"max_tokens": 2 * int(limit)} if limit and 1 <= limit <= LONGEST else {},
         data={"truncated": share, "max_tokens": limit},
     )
 

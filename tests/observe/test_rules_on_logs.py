@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rl.core.config import TrainConfig
@@ -124,6 +124,7 @@ NUMBERS = st.none() | st.floats() | st.sampled_from([0.0, 1.0, -1.0, 0.5, 1e308,
     ),
     ours=st.booleans(),
 )
+@example(curves={"truncated": [0.0, 0.0, 0.0, 0.0, 2.0]}, known={"max_tokens": 5e139}, ours=False)
 def test_no_numbers_bring_the_rules_down(
     curves: dict[str, list[float | None]], known: dict[str, float | None], ours: bool
 ) -> None:

@@ -1,8 +1,8 @@
 """Takes the place of `rl.train` in tests of a sweep: makes its steps at once, and has the accidents that it is told.
 
 The best rate is 1e-3; held-out pass@1 falls by 0.2 a decade away from it. `--wandb-tags` says what happens at step 3:
-`fail` (until the run's directory has a file `go`), `diverge`, `die` (once), `wait` (for `go`), or `weak`: of the seeds
-after the first, which have half of the pass@1 and wait.
+`fail` (until the run's directory has a file `go`), `diverge`, `die` (once), `wait` (for `go`), `until beaten` (the
+same, and halfway it waits for its end), or `weak`: of the seeds after the first, which have half of the pass@1 and wait.
 """
 
 import os
@@ -54,6 +54,8 @@ def main(argv: list[str]) -> int:
         if step % config.eval_every == 0 or step == config.steps:
             right = {f"problem {i}": round(SAMPLES * share * (step > 0)) for i in range(QUESTIONS)}
             log_evaluation(run, evaluation(step, right, n=SAMPLES))
+        while config.wandb_tags == "until beaten" and 2 * step == config.steps and not interrupts:
+            time.sleep(0.02)
         if interrupts:
             return INTERRUPTED
     return 0
@@ -67,7 +69,7 @@ def accident(what: str | None, run: RunDir, interrupts: list[int]) -> None:
     if what == "die" and not (run.root / "died").exists():
         (run.root / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    while what == "wait" and not interrupts and not (run.root / "go").exists():
+    while what in ("wait", "until beaten") and not interrupts and not (run.root / "go").exists():
         time.sleep(0.02)
 
 

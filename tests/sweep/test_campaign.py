@@ -216,7 +216,7 @@ def test_a_sweep_in_progress_is_not_entered_twice(sweep: Start, tmp_path: Path) 
 
 
 def test_a_beaten_run_is_ended_halfway_and_keeps_its_evaluations(sweep: Start, tmp_path: Path) -> None:
-    bad = 'name = "bad"\nchanges = { lr = 1e-5, wandb_tags = "wait" }'
+    bad = 'name = "bad"\nchanges = { lr = 1e-5, wandb_tags = "until beaten" }'
     rows = f'[[run]]\nname = "good"\nchanges = {{ lr = 1e-3 }}\n[[run]]\n{bad}'
     plan = plan_file(tmp_path / "plan.toml", rows, stop_beaten=True)
     root = tmp_path / "s"
