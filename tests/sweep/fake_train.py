@@ -2,7 +2,7 @@
 
 The best rate is 1e-3; held-out pass@1 falls by 0.2 a decade away from it. `--wandb-tags` says what happens at step 3:
 `fail` (until the run's directory has a file `go`), `diverge`, `die` (once), `wait` (for `go`), `until beaten` (the
-same, and halfway it waits for its end), or `weak`: of the seeds after the first, which have half of the pass@1 and wait.
+same, and halfway it waits for its end), or `weak` (seeds after the first have half of the pass@1, and wait).
 """
 
 import os
