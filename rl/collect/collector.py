@@ -122,7 +122,7 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
             if state is State.READY:
                 tied.clear()
             elif state is State.NO_SIGNAL:
-                tied.extend({s.verdict.reward for s in group.samples if s.verdict.reward is not None})  # one: the same
+                tied.append(next(s.verdict.reward for s in group.samples if s.verdict.reward is not None))
                 _check_tied(tied, group.oldest_version)
 
         for group_id in buffer.unfinished():
