@@ -179,12 +179,13 @@ def _broken(study: Comparisons, group: Sequence[Point]) -> list[float]:
 
 
 def _edge(group: Sequence[Point], top: Point, broken: Sequence[float]) -> tuple[str | None, float | None]:
-    """Which edge of the grid the best rate lies at, and the next rate beyond it, as far as its neighbour."""
+    """Which edge of the grid the best rate lies at, and the next rate beyond it: as far as its neighbour, and a decade
+    at the most."""
     rates = sorted({point.lr for point in group})
     if top.lr == rates[0] and not any(lr < top.lr for lr in broken):
-        return "lowest", float(f"{top.lr**2 / rates[1]:.2g}")
+        return "lowest", float(f"{top.lr / min(rates[1] / top.lr, 10):.2g}")
     if top.lr == rates[-1] and not any(lr > top.lr for lr in broken):
-        return "highest", float(f"{top.lr**2 / rates[-2]:.2g}")
+        return "highest", float(f"{top.lr * min(top.lr / rates[-2], 10):.2g}")
     return None, None
 
 

@@ -282,6 +282,13 @@ def test_a_best_at_the_edge_of_the_grid_is_said_to_be_one() -> None:
     assert "try --lr 0.001" in basin.text
 
 
+def test_the_next_rate_is_a_decade_away_at_the_most() -> None:
+    rising = only(claims(rates({1e-5: 0.3, 2e-5: 0.35, 5e-4: 0.6}, seeds=1)), Kind.SENSITIVITY)
+    assert (rising.data["edge"], rising.data["try"]) == ("highest", 5e-3)
+    falling = only(claims(rates({5e-5: 0.6, 2e-3: 0.35, 5e-3: 0.3}, seeds=1)), Kind.SENSITIVITY)
+    assert (falling.data["edge"], falling.data["try"]) == ("lowest", 5e-6)
+
+
 def test_a_rate_that_diverged_is_no_edge() -> None:
     broken = made_run("broken", {0: 0.3}, lr=1e-2, steps=60, eval_every=60, status=Status.DIVERGED)
     basin = only(claims([*rates({1e-6: 0.3, 1e-5: 0.4, 1e-4: 0.6}, seeds=1), broken]), Kind.SENSITIVITY)
