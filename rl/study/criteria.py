@@ -267,7 +267,7 @@ def _better(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
             ": the interval, too" if low >= criterion.bound else ": by the estimate" if met else ": better, but by less"
         )
     if beaten := [run.name for other in both for run in other.runs if run.status is Status.BEATEN]:
-        why += f"; at step {comparison.base_step}, as {listing(beaten)} was beaten and ended"
+        why += f"; at step {comparison.base_step}, as {listing(beaten)} {'was' if len(beaten) == 1 else 'were'} beaten and ended"
     if comparison.seeds == 1:
         why += "; one seed: of these checkpoints only"
     data = {"than": than, "value": value, "low": low, "high": high, "comparisons": difference.comparisons}
