@@ -267,7 +267,8 @@ def _better(study: Comparisons, criterion: Criterion, arm: Arm) -> Judgement:
             ": the interval, too" if low >= criterion.bound else ": by the estimate" if met else ": better, but by less"
         )
     if beaten := [run.name for other in both for run in other.runs if run.status is Status.BEATEN]:
-        why += f"; at step {comparison.base_step}, as {listing(beaten)} {'was' if len(beaten) == 1 else 'were'} beaten and ended"
+        verb = "was" if len(beaten) == 1 else "were"
+        why += f"; at step {comparison.base_step}, as {listing(beaten)} {verb} beaten and ended"
     if comparison.seeds == 1:
         why += "; one seed: of these checkpoints only"
     data = {"than": than, "value": value, "low": low, "high": high, "comparisons": difference.comparisons}
