@@ -25,7 +25,7 @@ from typing import NoReturn, Self
 from setproctitle import setproctitle
 
 from rl.core import cli
-from rl.core.processes import die_with_parent
+from rl.core.parent import die_with_parent
 
 START_LIMIT_S = 120.0
 """What the nursery gets to import the libraries and to fork: longer, and processes start without it."""

@@ -1,45 +1,26 @@
 """Child processes that never outlive their parent, however it ends."""
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rl.core.errors import DivergedError, TallyError, UsageError
-
-if TYPE_CHECKING:
-    from rl.core.nursery import Nursery
+from rl.core.nursery import Nursery
+from rl.core.parent import die_with_parent
 
 REASONS = (UsageError.exit_code, TallyError.exit_code, DivergedError.exit_code)
 """Exit codes of a process that says why it ended, and would meet that again. Every other end is an accident."""
-PR_SET_PDEATHSIG = 1
 STOP_S = 10.0
 """What a process gets between SIGTERM and SIGKILL."""
-
-
 KILLED_S = 30.0
 """What the kernel gets to end a process that was sent SIGKILL, and may be deep in a driver."""
-
-
-def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when its parent dies, even by SIGKILL. Linux only; elsewhere it does nothing.
-
-    Args:
-        parent: its process id; where that has died before this call, this process ends at once.
-    """
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Child:
@@ -57,7 +38,7 @@ class Child:
         log: Path,
         env: Mapping[str, str],
         pass_fds: Sequence[int] = (),
-        nursery: "Nursery | None" = None,
+        nursery: Nursery | None = None,
     ) -> None:
         self.name, self.log = name, log
         with log.open("ab") as output:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from rl.collect.servers import Servers
 from rl.core import cli
 from rl.core.errors import UsageError
-from rl.core.processes import die_with_parent
+from rl.core.parent import die_with_parent
 from rl.core.pulse import beat_in_thread, pulse_file
 from rl.core.rundir import RunDir
 from rl.learner.training import Training

@@ -62,7 +62,7 @@ time.sleep(600)
 def test_a_process_whose_parent_has_gone_before_it_could_say_so_ends() -> None:
     stranger = f"""
 import os
-from rl.core.processes import die_with_parent
+from rl.core.parent import die_with_parent
 die_with_parent(os.getppid())
 print("with its parent", flush=True)
 die_with_parent({os.getpid()} + 1)
