@@ -191,9 +191,9 @@ def _fork_on_request(connection: Connection) -> NoReturn:
                 process.start()
             except OSError:  # of memory or processes there are too many now
                 connection.send((None, None))
-                continue
-            processes.append(process)
-            connection.send((process.pid, None))
+            else:
+                processes.append(process)
+                connection.send((process.pid, None))
 
 
 def _run(connection: Connection, nursery: int, words: list[str], log: str, env: dict[str, str]) -> NoReturn:

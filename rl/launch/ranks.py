@@ -60,9 +60,8 @@ def _exit_code(failure: ProcessFailure) -> int:
     if failure.exitcode in REASONS:
         return failure.exitcode
     if failure.exitcode < 0:
-        print(
-            f"error: rank {failure.local_rank} was killed by {signal.Signals(-failure.exitcode).name}", file=sys.stderr
-        )
+        killer = signal.Signals(-failure.exitcode).name
+        print(f"error: rank {failure.local_rank} was killed by {killer}", file=sys.stderr)
     return 1
 
 
