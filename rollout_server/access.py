@@ -1,0 +1,108 @@
+"""Who may ask: beyond loopback every HTTP server of ours wants a key.
+
+The key comes from the environment, `TALLY_API_KEY`, or from the file that `TALLY_API_KEY_FILE` names, and goes nowhere
+else. A client sends it as `Authorization: Bearer KEY`; a browser asks its user for it, as the password of whatever name.
+"""
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import os
+import socket
+from collections.abc import Collection
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+KEY, KEY_FILE = "TALLY_API_KEY", "TALLY_API_KEY_FILE"
+OPEN = frozenset({"/health", "/ready"})
+"""What answers without a key: whoever watches over the process asks these, and they say nothing of its work."""
+
+
+class AccessError(Exception):
+    """The key cannot be read, or there is none where one is needed.
+
+    Args:
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, message: str, *, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+def api_key() -> str | None:
+    """The key of this process's environment; None where it has none.
+
+    Raises:
+        AccessError: the file of the key cannot be read, or is empty.
+    """
+    if key := os.environ.get(KEY, "").strip():
+        return key
+    if not (name := os.environ.get(KEY_FILE)):
+        return None
+    try:
+        key = Path(name).read_text().strip()
+    except OSError as error:
+        raise AccessError(f"{KEY_FILE} names {name}: {error.strerror}", fix="write a key into it") from None
+    if not key:
+        raise AccessError(f"{KEY_FILE} names {name}, which is empty", fix="write a key into it")
+    return key
+
+
+def check_exposed(host: str, key: str | None) -> None:
+    """Raises:
+    AccessError: whoever reaches this address could ask without a key.
+    """
+    if key is None and not is_loopback(host):
+        fix = f"put a key into the environment, as in {KEY}=$(openssl rand -hex 32), or stay on 127.0.0.1"
+        raise AccessError(f"{host} can be reached from other machines, and no key is set", fix=fix)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name counts as what it stands for."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+
+class Gate:
+    """ASGI middleware: answers 401 to who does not know the key.
+
+    Args:
+        key: None lets everybody in.
+        open: the paths that need none.
+    """
+
+    def __init__(self, app: ASGIApp, *, key: str | None, open: Collection[str] = OPEN) -> None:
+        self._app, self._key, self._open = app, key, open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._open or self._knows(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        words = f"error: a key is needed\n  fix: send the server's {KEY} as Authorization: Bearer KEY\n"
+        headers = {"WWW-Authenticate": 'Basic realm="Tally: the key as the password", charset="UTF-8"'}
+        await Response(words, status_code=401, headers=headers, media_type="text/plain")(scope, receive, send)
+
+    def _knows(self, headers: Headers) -> bool:
+        """In constant time, whatever was sent."""
+        if self._key is None:
+            return True
+        scheme, _, sent = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            sent = _password(sent)
+        return hmac.compare_digest(sent.strip().encode(), self._key.encode())
+
+
+def _password(credentials: str) -> str:
+    """Of HTTP's basic authentication (RFC 7617); empty where these are none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
