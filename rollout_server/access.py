@@ -1,7 +1,7 @@
 """Who may ask: beyond loopback every HTTP server of ours wants a key.
 
-The key comes from the environment, `TALLY_API_KEY`, or from the file that `TALLY_API_KEY_FILE` names, and goes nowhere
-else. A client sends it as `Authorization: Bearer KEY`; a browser asks its user for it, as the password of whatever name.
+The key comes from the environment, `TALLY_API_KEY`, or from the file that `TALLY_API_KEY_FILE` names, and goes
+nowhere else. A client sends it as `Authorization: Bearer KEY`; a browser asks its user for it, as a password.
 """
 
 import base64
