@@ -214,8 +214,11 @@ class RunDir:
             os.truncate(self.metrics_file, _end_of_lines(self.metrics_file.read_bytes()))
 
     def log(self, **record: Any) -> None:
-        """Appends one record to `metrics.jsonl`; several processes may do so, and each may have died at it."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record})
+        """Adds a record to `metrics.jsonl`."""
+        self.append(record_line(**record))
+
+    def append(self, line: str) -> None:
+        """Appends one line to `metrics.jsonl`; several processes may do so, and each may have died at it."""
         with self.metrics_file.open("ab+") as file:
             _lock(file)
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
@@ -231,6 +234,11 @@ def _lock(file: BinaryIO) -> None:
         with suppress(BlockingIOError):
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.001)
+
+
+def record_line(**record: Any) -> str:
+    """A record as `metrics.jsonl` has it, made now."""
+    return json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record})
 
 
 def key_of(record: dict[str, Any]) -> tuple[str, int, str | None]:
