@@ -1,14 +1,17 @@
-"""The rollout servers of a run, used as one. Each may come, go or be slow while the others serve."""
+"""The rollout servers of a run, used as one. Each may come, go or be slow while the others serve.
+
+Their addresses are given, or asked for again and again: then servers may join and leave while the run goes on.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rl.collect.client import START_LIMIT_S, ServerClient
-from rl.core.errors import ServerError, UnavailableError
+from rl.core.errors import LedgerError, ServerError, UnavailableError
 from rollout_server.schema import GenerateRequest, GenerateResponse, Health
 
 T = TypeVar("T")
@@ -18,6 +21,8 @@ AWAY_LIMIT_S = START_LIMIT_S
 learner, which is in the middle of a step, to have the newest version proved."""
 AWAY_S = 1.0
 """Between two looks at a server that is away."""
+FOLLOW_S = 2.0
+"""Between two looks at which servers there are."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -62,34 +67,60 @@ class Servers:
     """Requests go to the least busy server that serves. Use it as an asynchronous context manager.
 
     Args:
+        urls: of the servers, or what is asked, in a thread, for those that there are now.
         away_limit_s: how long there may be no server that serves; 0 where nobody starts one again.
     """
 
     def __init__(
         self,
-        urls: Sequence[str],
+        urls: Sequence[str] | Callable[[], Sequence[str]],
         client: Callable[[str], ServerClient] = ServerClient,
         *,
         away_limit_s: float = AWAY_LIMIT_S,
     ) -> None:
-        self.clients = [client(url) for url in urls]
-        self._servers = [_Server(client=client) for client in self.clients]
+        self._urls, self._client = urls, client
+        self._servers: list[_Server] = []
         self._away_limit_s = away_limit_s
         self._pinned: dict[tuple[str, int], bytes] = {}
         self._open = AsyncExitStack()
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def clients(self) -> list[ServerClient]:
+        """Of the servers that there are, whether they answer or not."""
+        return [server.client for server in self._servers]
 
     async def __aenter__(self) -> Self:
-        for client in self.clients:
-            await self._open.enter_async_context(client)
+        if callable(self._urls):
+            self._following = asyncio.create_task(self._follow(self._urls))
+        else:
+            await self._know(self._urls)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._following:
+            self._following.cancel()
         for server in self._servers:
             if server.back:
                 server.back.cancel()
         await self._open.aclose()
+
+    async def _follow(self, urls: Callable[[], Sequence[str]]) -> None:
+        while True:
+            with suppress(LedgerError):  # whoever works on the ledger says so
+                await self._know(await asyncio.to_thread(urls))
+            await asyncio.sleep(FOLLOW_S)
+
+    async def _know(self, urls: Sequence[str]) -> None:
+        """These are the servers from now on; what others have under way ends by itself."""
+        known = {server.client.url: server for server in self._servers}
+        for url in urls:
+            if url not in known:
+                client = await self._open.enter_async_context(self._client(url))
+                known[url] = _Server(client=client)
+        self._servers = [known[url] for url in urls]
 
     async def wait_ready(self, limit_s: float = START_LIMIT_S) -> Health:
         """The health of the first server whose engine serves: all serve the same model.
@@ -162,13 +193,12 @@ class Servers:
             ServerError: none has served for `away_limit_s`.
         """
         loop = asyncio.get_running_loop()
+        began = loop.time()
         while not (there := [server for server in self._servers if server.there]):
-            since = [server.away_since for server in self._servers if server.away_since is not None]
-            if len(since) == len(self._servers) and loop.time() - max(since) >= self._away_limit_s:
-                reasons = "; ".join(server.reason for server in self._servers)
-                raise ServerError(f"no rollout server has served for {self._away_limit_s:.0f} s: {reasons}")
-            coming = [server.back for server in self._servers if server.back]
-            await asyncio.wait(coming, timeout=AWAY_S, return_when=asyncio.FIRST_COMPLETED)
+            since = max((server.away_since or began for server in self._servers), default=began)
+            if loop.time() - since >= self._away_limit_s:
+                raise ServerError(f"no rollout server has served for {self._away_limit_s:.0f} s: {self._reasons}")
+            await self._news([server.back for server in self._servers if server.back])
         return min(there, key=lambda server: server.busy)
 
     async def _first(self, call: Callable[[ServerClient], Awaitable[T]]) -> T:
@@ -177,17 +207,37 @@ class Servers:
         Raises:
             ServerError: it fails for good on all of them; the last one's.
         """
-        asked = [asyncio.create_task(self._patiently(call, client)) for client in self.clients]
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._away_limit_s
+        asked: dict[ServerClient, asyncio.Task[T]] = {}
         try:
-            for answer in asyncio.as_completed(asked):
-                try:
-                    return await answer
-                except ServerError as error:
-                    failure = error
-            raise failure
+            while True:
+                for client in self.clients:
+                    if client not in asked:
+                        asked[client] = asyncio.create_task(self._patiently(call, client))
+                ended = [task for task in asked.values() if task.done()]
+                failures = [error for task in ended if (error := task.exception())]
+                if len(ended) > len(failures):
+                    return next(task.result() for task in ended if not task.exception())
+                if failures and len(failures) == len(asked):
+                    raise failures[-1]
+                if not asked and loop.time() >= end:
+                    raise ServerError(f"no rollout server has joined in {self._away_limit_s:.0f} s")
+                await self._news(set(asked.values()) - set(ended))
         finally:
-            for task in asked:
+            for task in asked.values():
                 task.cancel()
+
+    async def _news(self, tasks: Collection["asyncio.Task[Any]"]) -> None:
+        """Waits until one of these is done, or a moment, as other servers may have come."""
+        if tasks:
+            await asyncio.wait(tasks, timeout=AWAY_S, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(AWAY_S)
+
+    @property
+    def _reasons(self) -> str:
+        return "; ".join(server.reason for server in self._servers) or "none is there"
 
     async def _patiently(self, call: Callable[[ServerClient], Awaitable[T]], client: ServerClient) -> T:
         """Calls again while the server is unavailable, for `away_limit_s` at the most."""
