@@ -58,9 +58,9 @@ class Course:
 
     @classmethod
     def of(cls, name: str, curve: Curve) -> Self:
-        measured = [(step, value) for step, value in curve.measured if np.isfinite(value)]
-        steps, values = zip(*measured, strict=True) if measured else ((), ())
-        return cls(name=name, steps=np.array(steps, dtype=np.int64), values=np.array(values, dtype=np.float64))
+        steps, values = np.array(curve.steps, dtype=np.int64), np.array(curve.values, dtype=np.float64)  # None is NaN
+        finite = np.isfinite(values)
+        return cls(name=name, steps=steps[finite], values=values[finite])
 
     def __len__(self) -> int:
         return len(self.values)

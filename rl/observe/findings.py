@@ -82,6 +82,8 @@ class Subject:
 
     run: StudyRun
     groups: Groups | None = None
+    _courses: dict[str, Course | None] = field(default_factory=dict, init=False)
+    """Made so far: many rules ask for the same ones."""
 
     @cached_property
     def config(self) -> TrainConfig | None:
@@ -100,6 +102,11 @@ class Subject:
 
     def course(self, name: str) -> Course | None:
         """None where nothing finite was measured."""
+        if name not in self._courses:
+            self._courses[name] = self._course(name)
+        return self._courses[name]
+
+    def _course(self, name: str) -> Course | None:
         for alias in ALIASES.get(name, (name,)):
             if alias in self.run.curves and len(course := Course.of(alias, self.run.curves[alias])):
                 return course
