@@ -25,7 +25,9 @@ def main(argv: list[str]) -> None:
     asked = {"step": args.step, "problem": args.problem, "mark": mark, "limit": limit}
     summary = ""
     if args.changed:
-        summary, cards = show.changed(run, set=args.set or HELDOUT, **asked)
+        changes = show.changed(run, set=args.set or HELDOUT, step=args.step, problem=args.problem)
+        summary = changes.summary
+        cards = changes.cards([*changes.lost[:limit], *changes.gained[:limit]], mark)
     elif args.set:
         cards = show.of_evaluation(run, set=args.set, order=args.order, **asked)
     else:

@@ -14,7 +14,7 @@ from rewards.verdict import Mark
 from rl.buffer.history import Entry, History, Order
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir, step_of
-from rl.core.types import Problem, Sample
+from rl.core.types import Problem
 from rl.evaluate.result import EvalResult, QuestionResult
 
 STYLES = {Mark.RIGHT: "green", Mark.WRONG: "red", Mark.ERROR: "yellow"}
@@ -33,9 +33,30 @@ class Line:
     """What the answer was extracted by, or why there is none; empty where that is not known, as is `compared`."""
     compared: str
     """What decided."""
-    note: str
-    """What else is known: who sampled it, and whether it was cut."""
     text: str
+    version: int | None = None
+    """Of the policy that sampled it; this and the next ones are not known of an evaluation."""
+    tokens: int | None = None
+    cut: bool = False
+    """Whether it ends at the limit of tokens."""
+    paid: float | None = None
+    """The reward where it does not follow from the mark."""
+
+    @property
+    def reward(self) -> float | None:
+        """None for an error."""
+        if self.mark is Mark.ERROR:
+            return None
+        return float(self.mark is Mark.RIGHT) if self.paid is None else self.paid
+
+    @property
+    def note(self) -> str:
+        """Who sampled it, whether it was cut, and a reward of the user's own; empty of an evaluation."""
+        if self.version is None:
+            return ""
+        paid = f"reward {self.paid:g}" if self.paid is not None else ""
+        known = (f"version {self.version}", f"{self.tokens} tokens", "cut" if self.cut else "", paid)
+        return ", ".join(filter(None, known))
 
     @property
     def verdict(self) -> str:
@@ -76,7 +97,7 @@ def of_training(
     """
     with closing(History(run.buffer_url)) as history:
         entries = history.entries(step=step, problem=lambda own: _is(own, problem), order=order)
-        return _found((_of_group(entry, mark) for entry in entries), limit, "sampled group")
+        return _found((of_group(entry, mark) for entry in entries), limit, "sampled group")
 
 
 def of_evaluation(
@@ -96,14 +117,40 @@ def of_evaluation(
     return _found(cards, limit, "evaluated question")
 
 
-def changed(
-    run: RunDir, *, set: str, step: int | None, problem: str, mark: Mark | None, limit: int
-) -> tuple[str, list[Card]]:
-    """(a summary, the questions) that most samples answer rightly at the first evaluation and not in a later one, and
-    the reverse; those whose share of right samples changed most come first.
+Pair = tuple[QuestionResult, QuestionResult]
+"""A question at the first evaluation and at a later one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """The questions that most samples answer rightly at the first evaluation and not in a later one, and the reverse;
+    those whose share of right samples changed most come first."""
+
+    first: EvalResult
+    last: EvalResult
+    questions: int
+    """That both could measure."""
+    lost: list[Pair]
+    gained: list[Pair]
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.questions} questions; right at step {self.first.step} and wrong at step {self.last.step}: "
+            f"{len(self.lost)}; the reverse: {len(self.gained)} (right is more than half of the samples; some of it is "
+            "chance: see rl.eval)"
+        )
+
+    def cards(self, pairs: Sequence[Pair], mark: Mark | None = None) -> list[Card]:
+        """Two for each pair, the first evaluation's before the later one's."""
+        return [_of_question(q, r, mark) for pair in pairs for q, r in zip(pair, (self.first, self.last), strict=True)]
+
+
+def changed(run: RunDir, *, set: str, step: int | None = None, problem: str = "") -> Changes:
+    """How the first evaluation of a set and a later one differ, the newest where `step` is None.
 
     Raises:
-        UsageError: there are no two evaluations, or nothing changed.
+        UsageError: there are no two evaluations.
     """
     first, last = _evaluation(run, set, min(_steps(run, set), default=None)), _evaluation(run, set, step)
     if first.step == last.step:
@@ -112,14 +159,13 @@ def changed(
     pairs = [(old, later[old.problem_id]) for old in first.questions if old.problem_id in later]
     pairs = [pair for pair in pairs if _is(_problem(pair[0]), problem) and all(q.verified for q in pair)]
     pairs.sort(key=lambda pair: _right_share(pair[1]) - _right_share(pair[0]))
-    lost = [pair for pair in pairs if _right_share(pair[0]) > 0.5 >= _right_share(pair[1])]
-    gained = [pair for pair in reversed(pairs) if _right_share(pair[0]) <= 0.5 < _right_share(pair[1])]
-    summary = (
-        f"{len(pairs)} questions; right at step {first.step} and wrong at step {last.step}: {len(lost)}; "
-        f"the reverse: {len(gained)} (right is more than half of the samples; some of it is chance: see rl.eval)"
+    return Changes(
+        first=first,
+        last=last,
+        questions=len(pairs),
+        lost=[pair for pair in pairs if _right_share(pair[0]) > 0.5 >= _right_share(pair[1])],
+        gained=[pair for pair in reversed(pairs) if _right_share(pair[0]) <= 0.5 < _right_share(pair[1])],
     )
-    shown = [*lost[:limit], *gained[:limit]]
-    return summary, [_of_question(q, r, mark) for pair in shown for q, r in zip(pair, (first, last), strict=True)]
 
 
 def _steps(run: RunDir, set: str) -> list[int]:
@@ -155,7 +201,8 @@ def _found(cards: Iterator[Card], limit: int, what: str) -> list[Card]:
     return found
 
 
-def _of_group(entry: Entry, mark: Mark | None) -> Card:
+def of_group(entry: Entry, mark: Mark | None = None) -> Card:
+    """A group, with those of its completions that have the mark."""
     group = entry.group
     lines = [
         Line(
@@ -164,8 +211,11 @@ def _of_group(entry: Entry, mark: Mark | None) -> Card:
             answer=sample.verdict.answer,
             rule=sample.verdict.rule,
             compared=sample.verdict.compared,
-            note=_note(sample),
             text=sample.rollout.text,
+            version=sample.rollout.policy_version,
+            tokens=len(sample.rollout.token_ids),
+            cut=sample.rollout.finish_reason == "length",
+            paid=sample.verdict.paid,
         )
         for sample in group.samples
         if mark in (None, sample.verdict.mark)
@@ -175,17 +225,11 @@ def _of_group(entry: Entry, mark: Mark | None) -> Card:
     return Card(title=f"group {group.id}, {state}, {reward}", problem=group.problem, lines=lines)
 
 
-def _note(sample: Sample) -> str:
-    cut = ", cut" if sample.rollout.finish_reason == "length" else ""
-    paid = f", reward {sample.verdict.paid:g}" if sample.verdict.paid is not None else ""
-    return f"version {sample.rollout.policy_version}, {len(sample.rollout.token_ids)} tokens{cut}{paid}"
-
-
 def _of_question(question: QuestionResult, result: EvalResult, mark: Mark | None) -> Card:
     unknown = [""] * len(question.marks)  # in the files of older evaluations
     columns = (question.rules or unknown, question.compared or unknown, question.completions)
     lines = [
-        Line(mark=own, reason=reason, answer=answer, rule=rule, compared=compared, note="", text=text)
+        Line(mark=own, reason=reason, answer=answer, rule=rule, compared=compared, text=text)
         for own, reason, answer, rule, compared, text in zip(
             question.marks, question.reasons, question.answers, *columns, strict=True
         )
