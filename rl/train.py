@@ -3,6 +3,7 @@
 from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rl.core import cli, rundir
 from rl.core.config import TrainConfig
@@ -13,6 +14,9 @@ from rl.launch.crew import PRELOAD
 from rl.launch.placement import Placement, place
 from rl.launch.server import check_servers, listen_all
 from rl.problems.sources import SPLITS, load_eval_sets, load_problems
+
+if TYPE_CHECKING:
+    from rl.core.telemetry import Ports
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +30,7 @@ def main(argv: list[str]) -> int:
     planned = resolved.config if resolved else RunDir(args.resume).config()
     placement = _placed(planned, args)
     _check_servers(planned, args)
+    ports = _ports(planned, args)
     with ExitStack() as stack:
         nursery = stack.enter_context(Nursery(PRELOAD))
         listeners = [stack.enter_context(listener) for listener in listen_all(args.port, _servers(planned, args))]
@@ -33,7 +38,7 @@ def main(argv: list[str]) -> int:
         run, config = stack.enter_context(begun)
         from rl.launch.supervisor import Supervisor
 
-        supervisor = Supervisor(run, config, listeners, placement, nursery, server_urls=args.server_urls)
+        supervisor = Supervisor(run, config, listeners, placement, nursery, server_urls=args.server_urls, ports=ports)
         return supervisor.train(resumed=args.resume is not None)
 
 
@@ -76,6 +81,8 @@ def _parser() -> cli.Parser:
         dest="server_urls",
         help="use this rollout server and start none; may be given several times",
     )
+    ports = "the supervisor on this port, the collector on port + 1, the evaluator on port + 2, learner rank r on"
+    cli.add_metrics_flags(run, f"serve /metrics, /health and /ready: {ports} port + 10 + r")
     cli.add_config_flags(parser)
     return parser
 
@@ -106,6 +113,17 @@ def _check_servers(config: TrainConfig, args: Namespace) -> None:
     if args.server_urls and config.replay is not None:
         raise UsageError("a replay asks no server", fix="leave --server-url out")
     check_servers(args.server_urls)
+
+
+def _ports(config: TrainConfig, args: Namespace) -> "Ports":
+    """Raises:
+    UsageError: metrics were asked for, and a port is taken, or open to everybody.
+    """
+    from rl.core.telemetry import Ports
+
+    ports = Ports(args.metrics_host, args.metrics_port)
+    ports.check(config.learners)
+    return ports
 
 
 def _placed(config: TrainConfig, args: Namespace) -> Placement:

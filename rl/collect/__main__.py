@@ -5,7 +5,7 @@ import asyncio
 from rl.buffer.ledger import Buffer
 from rl.collect.collector import collect
 from rl.collect.servers import Servers
-from rl.core import cli
+from rl.core import cli, metrics, telemetry
 from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir
 from rl.problems.models import resolve_model
@@ -13,20 +13,29 @@ from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
 
 
-async def run_collector(run: RunDir, server_urls: list[str], policy: str) -> None:
+async def run_collector(run: RunDir, server_urls: list[str], policy: str, vitals: telemetry.Vitals) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter, problems = Prompter(resolve_model(config), config), load_problems(config, "train")
     async with asyncio.TaskGroup() as tasks, Servers(server_urls) as servers:
         tasks.create_task(beat(pulse_file(run, "collector")))
+        tasks.create_task(vitals.turning())
+        servers.measure()
         health = await servers.wait_accepted(policy)
         prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
-        await collect(config, buffer, servers, prompter, policy=policy)
+
+        def begins() -> None:
+            vitals.ready = lambda: servers.there > 0
+
+        await collect(config, buffer, servers, prompter, policy=policy, begins=begins)
 
 
 def main(argv: list[str]) -> None:
     args = cli.process_args(argv, "rl.collect", "The collector of a run.")
-    asyncio.run(run_collector(RunDir(args.run), args.server_urls, args.policy))
+    run, vitals = RunDir(args.run), telemetry.Vitals()
+    shown = [metrics.SAMPLING, metrics.COLLECTING]
+    telemetry.serve(run, "collector", vitals, shown, host=args.metrics_host, port=args.metrics_port)
+    asyncio.run(run_collector(run, args.server_urls, args.policy, vitals))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ is the capacity of the buffer.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.buffer.tables import State
 from rl.collect.servers import Servers
+from rl.core import metrics
 from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError, PublishError, TallyError
 from rl.core.types import Group, Problem, Rollout, Sample
@@ -58,10 +59,12 @@ async def sample_group(
     request = GenerateRequest(
         policy=policy, policy_version=policy_version, prompts=[prompt_ids], n=n, sampling=sampling
     )
-    answer = await servers.generate(request)
+    with metrics.GROUPS_IN_FLIGHT.track_inprogress(), metrics.GENERATE_SECONDS.time():
+        answer = await servers.generate(request)
     (completions,) = answer.completions
     texts = [prompter.text(c.token_ids) for c in completions]
-    verdicts = await verifiers.verify(texts, problem.gold)
+    with metrics.VERIFY_SECONDS.time():
+        verdicts = await verifiers.verify(texts, problem.gold)
     samples = [
         Sample(
             rollout=Rollout(
@@ -75,6 +78,9 @@ async def sample_group(
         )
         for completion, text, verdict in zip(completions, texts, verdicts, strict=True)
     ]
+    for sample in samples:
+        metrics.SAMPLES.labels(sample.verdict.mark).inc()
+        metrics.COMPLETION_TOKENS.inc(len(sample.rollout.token_ids))
     return Group(
         id=group_id,
         problem=problem,
@@ -85,8 +91,19 @@ async def sample_group(
     )
 
 
-async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompter: Prompter, *, policy: str) -> None:
+async def collect(
+    config: TrainConfig,
+    buffer: Buffer,
+    servers: Servers,
+    prompter: Prompter,
+    *,
+    policy: str,
+    begins: Callable[[], None] = lambda: None,
+) -> None:
     """Keeps the buffer full until it is cancelled. Begins once what was trained before is trained again.
+
+    Args:
+        begins: called when it does.
 
     Raises:
         ServerError: a server refused, or none has served for too long.
@@ -119,12 +136,14 @@ async def collect(config: TrainConfig, buffer: Buffer, servers: Servers, prompte
                 except PublishError:
                     if not attempts_left:
                         raise
+            metrics.GROUPS_PUT.labels(state).inc()
             if state is State.READY:
                 tied.clear()
             elif state is State.NO_SIGNAL:
                 tied.append(next(s.verdict.reward for s in group.samples if s.verdict.reward is not None))
                 _check_tied(tied, group.oldest_version)
 
+        begins()
         for group_id in buffer.unfinished():
             tasks.create_task(fill(group_id))
         while True:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rl.collect.client import START_LIMIT_S, ServerClient
+from rl.core import metrics
 from rl.core.errors import LedgerError, ServerError, UnavailableError
 from rollout_server.schema import GenerateRequest, GenerateResponse, Health
 
@@ -90,6 +91,16 @@ class Servers:
         """Of the servers that there are, whether they answer or not."""
         return [server.client for server in self._servers]
 
+    @property
+    def there(self) -> int:
+        """How many serve, as far as is known."""
+        return sum(server.there for server in self._servers)
+
+    def measure(self) -> None:
+        """Tells from now on how many there are."""
+        metrics.SERVERS.labels("there").set_function(lambda: self.there)
+        metrics.SERVERS.labels("away").set_function(lambda: len(self._servers) - self.there)
+
     async def __aenter__(self) -> Self:
         if callable(self._urls):
             self._following = asyncio.create_task(self._follow(self._urls))
@@ -152,6 +163,7 @@ class Servers:
                 await self._lend(server, request)
                 answer = await server.client.generate(request)
             except UnavailableError as error:
+                metrics.RETRIES.inc()
                 server.left(error)
             else:
                 server.away_since = None

@@ -67,15 +67,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def process_args(argv: list[str], module: str, purpose: str) -> argparse.Namespace:
-    """What every process of a run is told: `run` (its directory), `server_urls`, `policy` (its name on the servers) and
-    `parent` (the process that it may not outlive)."""
+    """What every process of a run is told: `run` (its directory), `server_urls`, `policy` (its name on the servers),
+    `parent` (the process that it may not outlive), `metrics_host` and `metrics_port`."""
     parser = Parser(prog=f"python -m {module}", description=purpose)
     parser.add_argument("run", type=Path)
     text = "a rollout server; may be given several times"
     parser.add_argument("--server-url", action="append", default=[], metavar="URL", dest="server_urls", help=text)
     parser.add_argument("--policy", required=True, help="the policy's name on the servers")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process, which started it, ends")
+    add_metrics_flags(parser, "serve /metrics, /health and /ready on this port; rank r of a learner on port + r")
     return parser.parse_args(argv)  # type: ignore[no-any-return]
+
+
+def add_metrics_flags(parser: argparse._ActionsContainer, port_help: str) -> None:
+    """What `rl.core.telemetry` is told."""
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help=port_help)
+    text = "address to serve them on; one beyond this machine wants a key (TALLY_API_KEY)"
+    parser.add_argument("--metrics-host", default="127.0.0.1", metavar="ADDRESS", help=f"{text} (default: %(default)s)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,21 @@
-"""The only place where metric names exist: what each number of `metrics.jsonl` is, its unit, and which way is good."""
+"""The only place where metric names exist: what each number of `metrics.jsonl` is, its unit, and which way is good; and
+what Prometheus is told, where `--metrics-port` asks for it.
+"""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    Summary,
+    disable_created_metrics,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +130,93 @@ SUMMARY = (
     Metric("no_answer", "eval", "share", "down", "samples from which nothing was extracted"),
 )
 """The estimates in an evaluation's `summary`: `value`, `low`, `high` and `n_questions` each."""
+
+# ---- for Prometheus: a registry for each kind of process; `rl.core.telemetry` adds the labels run and role
+
+UNITS = {"s": "seconds", "share": "ratio", "steps": "", "reward": ""}
+"""Of the units above those that Prometheus calls otherwise, or that say nothing in a name."""
+SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+STALENESS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+"""Buckets."""
+
+
+def gauges_of(fields: Sequence[Metric], prefix: str, registry: CollectorRegistry, *labels: str) -> dict[str, Gauge]:
+    """A gauge for each field of a record, by the field's name; without labels it is not a number until it is set.
+
+    Example: ``wait_s`` of a step is ``tally_step_wait_seconds``, and ``no_signal`` is ``tally_step_no_signal_ratio``.
+    """
+    gauges = {}
+    for field in fields:
+        name, unit = field.name.removesuffix("_s"), UNITS.get(field.unit, field.unit)
+        words = [prefix, "" if prefix.endswith(name) else name, "" if name.endswith(unit) else unit]
+        gauges[field.name] = gauge = Gauge("_".join(filter(None, words)), f"{field.text}.", labels, registry=registry)
+        if not labels:
+            gauge.set(math.nan)
+    return gauges
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+PROCESS = CollectorRegistry()
+"""Of every process: its CPU time, memory and files."""
+ProcessCollector(registry=PROCESS)
+
+SAMPLING = CollectorRegistry()
+"""Of the collector and of the evaluator."""
+SAMPLES = Counter("tally_samples_total", "Samples, by the verifier's mark.", ["mark"], registry=SAMPLING)
+COMPLETION_TOKENS = Counter("tally_completion_tokens_total", "Tokens of all samples.", registry=SAMPLING)
+GROUPS_IN_FLIGHT = Gauge("tally_groups_in_flight", "Groups that servers are sampling now.", registry=SAMPLING)
+GENERATE_SECONDS = Histogram(
+    "tally_generate_seconds", "From asking for a group to its completions.", buckets=SECONDS, registry=SAMPLING
+)
+VERIFY_SECONDS = Histogram(
+    "tally_verify_seconds", "From a group's completions to their verdicts.", buckets=SECONDS, registry=SAMPLING
+)
+SERVERS = Gauge(
+    "tally_servers", "Rollout servers: that serve (there), or do not now (away).", ["state"], registry=SAMPLING
+)
+RETRIES = Counter(
+    "tally_retries_total", "Requests that a server failed to answer, and that were made again.", registry=SAMPLING
+)
+
+COLLECTING = CollectorRegistry()
+"""Of the collector alone."""
+GROUPS_PUT = Counter(
+    "tally_groups_put_total", "Groups put into the buffer, by the state they got.", ["state"], registry=COLLECTING
+)
+
+EVALUATING = CollectorRegistry()
+"""Of the evaluator alone."""
+EVALUATION_SECONDS = Summary("tally_evaluation_seconds", "The evaluations made.", ["set"], registry=EVALUATING)
+QUESTIONS = Counter("tally_questions_total", "Questions of the evaluations made.", ["set"], registry=EVALUATING)
+EVALUATED_STEP = Gauge("tally_evaluated_step", "Step of the newest evaluation.", ["set"], registry=EVALUATING)
+PASS_AT_1 = Gauge(
+    "tally_pass_at_1_ratio",
+    "pass@1 in the newest evaluation: its value, and low and high of its 95 % interval.",
+    ["set", "bound"],
+    registry=EVALUATING,
+)
+
+LEARNING = CollectorRegistry()
+"""Of a learner's rank; what is logged of a step is known to the first."""
+OF_STEP = gauges_of([f for f in STEP if f.name not in ("samples", "by_age")], "tally_step", LEARNING)
+OF_AGE = gauges_of(AGE, "tally_age", LEARNING, "age")
+SAMPLES_TRAINED = Counter("tally_samples_trained_total", "Samples trained on.", registry=LEARNING)
+TOKENS_TRAINED = Counter("tally_tokens_trained_total", "Completion tokens trained on.", registry=LEARNING)
+SAMPLE_STALENESS = Histogram(
+    "tally_staleness_steps", "Of each sample trained on.", buckets=STALENESS, registry=LEARNING
+)
+PUBLISH_SECONDS = Histogram(
+    "tally_publish_seconds", "From the upload of a version to its acceptance.", buckets=SECONDS, registry=LEARNING
+)
+PHASE_SECONDS = Counter(
+    "tally_learner_seconds_total",
+    "Time of the training loop by phase: start, wait (for a batch), train, publish, save.",
+    ["phase"],
+    registry=LEARNING,
+)
+BUFFER_GROUPS = Gauge("tally_buffer_groups", "Groups in the ledger, by state.", ["state"], registry=LEARNING)
+
+SUPERVISING = CollectorRegistry()
+WORKER_UP = Gauge("tally_worker_up", "Whether a worker's process runs.", ["worker"], registry=SUPERVISING)
+RESTARTS = Counter("tally_worker_restarts_total", "Workers replaced.", ["worker"], registry=SUPERVISING)
+OVERDUE = Gauge("tally_overdue", "Whether the next step takes unusually long.", registry=SUPERVISING)

@@ -13,6 +13,10 @@ from typing import NoReturn
 from rl.core.rundir import RunDir
 
 BEAT_S = 1.0
+SILENCE_LIMIT_S = 20.0
+"""What lives and is not stuck gives a sign of life within this time."""
+START_LIMIT_S = 300.0
+"""Until the first one, which comes once all is imported and the problems are read."""
 LONGEST_LOOK_S = 1.0
 """What passes between two looks counts as this much at the most: where the watcher stood still, because it was stopped
 or the machine slept, the watched may have stood still with it."""

@@ -9,11 +9,11 @@ import sys
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.collect.servers import Servers
-from rl.core import cli
+from rl.core import cli, metrics, telemetry
 from rl.core.errors import TallyError
 from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir, name_of
-from rl.evaluate.evaluator import Evaluator
+from rl.evaluate.evaluator import Evaluator, measure
 from rl.evaluate.result import summary_json
 from rl.learner.checkpoint import read_adapter
 from rl.problems.models import resolve_model
@@ -23,7 +23,7 @@ from rl.problems.sources import load_eval_sets
 LOOK_S = 0.25
 
 
-async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> None:
+async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals: telemetry.Vitals) -> None:
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config), config)
@@ -34,10 +34,13 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> Non
         VerifierPool(workers=1, check=config.check) as verifiers,
     ):
         tasks.create_task(beat(pulse_file(run, "evaluator")))
+        tasks.create_task(vitals.turning())
+        servers.measure()
         health = await servers.wait_ready()
         for problems in sets.values():
             prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
         evaluator = Evaluator(config, servers, prompter, verifiers)
+        vitals.ready = lambda: servers.there > 0
         while True:
             if not (awaited := buffer.awaited()):
                 await asyncio.sleep(LOOK_S)
@@ -65,12 +68,16 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str) -> Non
                 summary=summary_json(result),
                 seconds=result.seconds,
             )
+            measure(result)
             buffer.evaluated(step, name)
 
 
 def main(argv: list[str]) -> None:
     args = cli.process_args(argv, "rl.evaluate", "The evaluator of a run.")
-    asyncio.run(run_evaluator(RunDir(args.run), args.server_urls, args.policy))
+    run, vitals = RunDir(args.run), telemetry.Vitals()
+    shown = [metrics.SAMPLING, metrics.EVALUATING]
+    telemetry.serve(run, "evaluator", vitals, shown, host=args.metrics_host, port=args.metrics_port)
+    asyncio.run(run_evaluator(run, args.server_urls, args.policy, vitals))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from pathlib import Path
 from rewards import VerifierPool
 from rl.collect.collector import sample_group
 from rl.collect.servers import Servers
+from rl.core import metrics
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import PublishError
 from rl.core.types import Group, Problem
 from rl.evaluate.draft import Draft
-from rl.evaluate.result import EvalResult, QuestionResult, hash_problems
+from rl.evaluate.result import EvalResult, QuestionResult, hash_problems, summary
 from rl.problems.prompt import Prompter
 
 IN_FLIGHT = 16
@@ -121,6 +122,16 @@ class Evaluator:
                 if problem.id not in results:
                     tasks.create_task(ask(problem))
         return [results[problem.id] for problem in problems]
+
+
+def measure(result: EvalResult) -> None:
+    """Tells of an evaluation that was made."""
+    metrics.EVALUATION_SECONDS.labels(result.set).observe(result.seconds)
+    metrics.QUESTIONS.labels(result.set).inc(len(result.questions))
+    metrics.EVALUATED_STEP.labels(result.set).set(result.step)
+    if estimate := summary(result)["pass@1"]:
+        for bound in ("value", "low", "high"):
+            metrics.PASS_AT_1.labels(result.set, bound).set(getattr(estimate, bound))
 
 
 def question_result(group: Group) -> QuestionResult:

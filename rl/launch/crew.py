@@ -12,12 +12,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from rl.core import metrics
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.nursery import LIBRARY_ENV, Nursery
 from rl.core.processes import Child, Children
 from rl.core.pulse import pulse_file
 from rl.core.rundir import RunDir
+from rl.core.telemetry import NO_PORTS, Ports
 from rl.launch.placement import Placement
 from rl.launch.server import start_server, url_of
 from rl.launch.workers import Accident, Worker
@@ -54,6 +56,7 @@ class Crew:
         nursery: of all but the servers, which have libraries and threads of their own.
         go_back: puts the ledger back to the newest commit; called before another learner is started.
         resume: the command that goes on with the run.
+        ports: where the processes answer who watches them.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class Crew:
         nursery: Nursery,
         go_back: Callable[[], object],
         resume: str,
+        ports: Ports = NO_PORTS,
     ) -> None:
         self._run, self._config, self._placement, self._go_back = run, config, placement, go_back
-        self._nursery = nursery
+        self._nursery, self._ports = nursery, ports
         self._urls = [*server_urls, *map(url_of, listeners)]
         self._name = f"run-{uuid.uuid4().hex[:12]}"  # a server that outlives a launch must not know the next one's
         self._learners_started = 0
@@ -108,6 +112,7 @@ class Crew:
             for other in self._with_learner:
                 other.halt()
         for worker in (*self._alone, *self._with_learner, self._learner):
+            metrics.WORKER_UP.labels(worker.name).set(worker.runs)
             if accident := worker.look():
                 if worker is self._learner:
                     for other in self._with_learner:
@@ -134,8 +139,8 @@ class Crew:
         return self._start("evaluator", ["rl.evaluate"], f"{self._name}-eval", NO_GPU)
 
     def _start(self, name: str, command: Sequence[str], policy: str, devices: Mapping[str, str]) -> Child:
-        urls = [f"--server-url={url}" for url in self._urls]
-        whole = [sys.executable, "-m", *command, str(self._run.root), *urls, "--policy", policy]
+        flags = [*(f"--server-url={url}" for url in self._urls), *self._ports.flags(name)]
+        whole = [sys.executable, "-m", *command, str(self._run.root), *flags, "--policy", policy]
         env = {**environment(self._run), **devices}
         return Child(name, whole, self._run.logs / f"{name}.log", env, nursery=self._nursery)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from rl.buffer.ledger import Buffer
+from rl.core import metrics, telemetry
 from rl.core.config import TrainConfig
 from rl.core.nursery import Nursery
 from rl.core.processes import Children
@@ -39,6 +40,7 @@ class Supervisor:
         listeners: for the servers that it starts.
         nursery: of the workers.
         server_urls: of servers that it uses instead, and neither starts nor ends.
+        ports: where it and its workers answer who watches them.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Supervisor:
         nursery: Nursery,
         *,
         server_urls: Sequence[str] = (),
+        ports: telemetry.Ports = telemetry.NO_PORTS,
     ) -> None:
+        self._ports, self._vitals = ports, telemetry.Vitals()
         self._run, self._config, self._placement = run, config, placement
         self._listeners, self._server_urls, self._nursery = listeners, server_urls, nursery
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
@@ -86,6 +90,9 @@ class Supervisor:
                 console.status("starting")
                 crew = self._crew(children, console)
                 crew.start()
+                self._vitals.ready = lambda: True
+                host, port = self._ports.host, self._ports.first
+                telemetry.serve(run, "supervisor", self._vitals, [metrics.SUPERVISING], host=host, port=port)
                 tail = MetricsTail(run.metrics_file)
                 watched = self._watch(crew, tail, console)
                 for _ in watched:
@@ -126,6 +133,7 @@ class Supervisor:
             nursery=self._nursery,
             go_back=partial(self._go_back, console.say),
             resume=self._resume_command(),
+            ports=self._ports,
         )
 
     def _watch(self, crew: Crew, tail: MetricsTail, console: TrainConsole) -> Iterator[None]:
@@ -135,11 +143,14 @@ class Supervisor:
             TallyError: a worker ended for a reason, or too often.
         """
         while True:
+            self._vitals.turn()
+            metrics.OVERDUE.set(console.overdue)
             for record in tail.records():
                 self._records[key_of(record)] = record
                 console.show(record)
             for accident in crew.look():
                 console.say(str(accident))
+                metrics.RESTARTS.labels(accident.worker).inc()
                 step = max((record["step"] for record in self._records.values()), default=0)
                 self._run.log(kind="restart", step=step, **asdict(accident))
             yield

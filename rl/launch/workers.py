@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl.core import metrics
 from rl.core.errors import DivergedError, TallyError
 from rl.core.processes import REASONS, Child, Children
-from rl.core.pulse import Listener
+from rl.core.pulse import SILENCE_LIMIT_S, START_LIMIT_S, Listener
 
-SILENCE_LIMIT_S = 20.0
-START_LIMIT_S = 300.0
-"""Until the first sign of life, which comes once all is imported and the problems are read."""
 RESTARTS, WINDOW_S = 8, 600.0
 """So many within the window; what dies more often would die for ever."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -63,10 +61,16 @@ class Worker:
         self._child: Child | None = None
         self._due: float | None = None
         self._accidents: deque[tuple[float, str]] = deque()
+        metrics.RESTARTS.labels(name)  # from the start it is 0
 
     @property
     def finished(self) -> bool:
         return self._may_finish and self._child is not None and self._child.exit_code == 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a process, and that lives."""
+        return self._child is not None and self._child.exit_code is None
 
     def begin(self) -> None:
         """Starts its process."""

@@ -12,25 +12,29 @@ import torch
 import torch.distributed as dist
 
 from rl.collect.servers import Servers
-from rl.core import cli
+from rl.core import cli, metrics, telemetry
 from rl.core.errors import UsageError
 from rl.core.parent import die_with_parent
 from rl.core.pulse import beat_in_thread, pulse_file
 from rl.core.rundir import RunDir
 from rl.learner.training import Training
+from rl.learner.vitals import RankVitals
 
 PEER_S = 5.0
 RANKS_LIMIT_S = 2.0 * 3600
 """Longer than all that rank 0 waits for in one step, each with a limit of its own, while the others wait for it."""
 
 
-async def train(run: RunDir, server_urls: list[str], policy: str) -> None:
-    if not server_urls:
-        return await Training(run, None, policy).run()
-    async with Servers(server_urls) as servers:
-        training = Training(run, servers, policy)
-        await servers.wait_ready()
-        await training.run()
+async def train(run: RunDir, server_urls: list[str], policy: str, vitals: RankVitals) -> None:
+    turning = asyncio.create_task(vitals.turning())
+    if server_urls:
+        async with Servers(server_urls) as servers:
+            training = Training(run, servers, policy, vitals)
+            await servers.wait_ready()
+            await training.run()
+    else:
+        await Training(run, None, policy, vitals).run()
+    turning.cancel()
 
 
 def main(argv: list[str]) -> None:
@@ -40,11 +44,15 @@ def main(argv: list[str]) -> None:
     run = RunDir(args.run)
     if run.config().replay is None and not args.server_urls:
         raise UsageError(f"{run.root} is no replay: its learner needs rollout servers", fix="give --server-url")
-    beat_in_thread(pulse_file(run, f"learner-{os.environ['RANK']}"))
+    rank = int(os.environ["RANK"])
+    role, vitals = f"learner-{rank}", RankVitals(leads=rank == 0)
+    beat_in_thread(pulse_file(run, role))
+    port = None if args.metrics_port is None else args.metrics_port + rank
+    telemetry.serve(run, role, vitals, [metrics.LEARNING], host=args.metrics_host, port=port)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=RANKS_LIMIT_S))
     try:
-        asyncio.run(train(run, args.server_urls, args.policy))
+        asyncio.run(train(run, args.server_urls, args.policy, vitals))
         dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))  # no pulse ends before rank 0 has saved
     except RuntimeError:  # torch's own, as when another rank has gone: that one's end is the reason, and
         time.sleep(PEER_S)  # the agent ends this one meanwhile

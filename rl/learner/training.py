@@ -10,6 +10,7 @@ import torch.distributed as dist
 from rl.buffer.ledger import Buffer
 from rl.buffer.tables import State
 from rl.collect.servers import Servers
+from rl.core import metrics
 from rl.core.errors import TallyError
 from rl.core.rundir import RunDir, name_of
 from rl.core.types import Group
@@ -18,6 +19,7 @@ from rl.learner.policy import Policy
 from rl.learner.publish import Proof, Publisher
 from rl.learner.record import step_record
 from rl.learner.step import Learner
+from rl.learner.vitals import RankVitals, measure
 from rl.problems.models import resolve_model
 from rl.problems.order import ProblemOrder
 from rl.problems.prompt import Prompter
@@ -40,11 +42,12 @@ class Training:
         servers: None for a replay, which publishes nothing.
     """
 
-    def __init__(self, run: RunDir, servers: Servers | None, policy_name: str) -> None:
-        self._run, self._config = run, run.config()
+    def __init__(self, run: RunDir, servers: Servers | None, policy_name: str, vitals: RankVitals) -> None:
+        self._run, self._config, self._vitals = run, run.config(), vitals
         config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
+        vitals.counts = self._buffer.counts
         policy = Policy(model, config, own_device())
         self._learner = Learner(policy, config)
         self._order = ProblemOrder(load_problems(config, "train"), config.seed)
@@ -62,12 +65,15 @@ class Training:
         if self._leads:
             await self._publish(start)
             self._save(start)
+        self._vitals.ready = lambda: True
         for step in range(start + 1, self._config.steps + 1):
             begin = time.monotonic()
+            self._vitals.enter("wait")
             groups = await self._next_batch(step)
             if groups is None:
                 return self._save(step - 1)
             wait_s = time.monotonic() - begin
+            self._vitals.enter("train")
             stats = self._learner.step(groups, step)
             if not self._leads:
                 continue
@@ -76,6 +82,7 @@ class Training:
             step_s = time.monotonic() - begin
             record = step_record(step, groups, turn, stats, proof, self._order, wait_s=wait_s, step_s=step_s)
             self._run.log(kind="step", samples=step * self._config.batch, **record)
+            measure(record, groups)
             if step % self._config.save_every == 0 or step == self._config.steps or self._evaluates(step):
                 self._save(step)
 
@@ -129,7 +136,9 @@ class Training:
     async def _publish(self, version: int) -> Proof | None:
         if self._publisher is None:
             return None
+        self._vitals.enter("publish")
         proof = await self._publisher.publish(version)
+        metrics.PUBLISH_SECONDS.observe(proof.publish_s)
         self._run.log(kind="publish", step=version, **asdict(proof))
         return proof
 
@@ -137,6 +146,7 @@ class Training:
         """Checkpoint and ledger commit together: a resume starts from the commit, and the ledger goes back to it."""
         if not self._leads:
             return
+        self._vitals.enter("save")
         name = name_of(step)
         if self._buffer.newest_commit() != (step, name):  # what is committed is never written again
             checkpoint.save(self._run.checkpoints / name, step, self._learner.policy, self._learner.optimizer)
