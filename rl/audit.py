@@ -62,7 +62,7 @@ def _compact(run: "RunDir") -> int:
             raise UsageError(f"the books of {run.root} do not balance", fix=fix)
         done = compact(run.buffer_url)
     print(
-        f"{done.file}: {done.bytes_before / 1e6:,.1f} MB before, {done.bytes_after / 1e6:,.1f} MB after\n"
+        f"{done.ledger}: {done.bytes_before / 1e6:,.1f} MB before, {done.bytes_after / 1e6:,.1f} MB after\n"
         f"the samples of {done.groups:,} groups are gone: rl.show and --replay have them no more; their entries stay"
     )
     return 0

@@ -30,7 +30,7 @@ RATES = {
     "full": (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
 }
 """Half decades."""
-ITS_OWN = ("lr", "schedule", "warmup", "lr_floor", "replay")
+ITS_OWN = ("lr", "schedule", "warmup", "lr_floor", "replay", "buffer_url")
 """Settings that a search has of its own: each rate is held."""
 
 

@@ -5,9 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rl.core import cli, rundir
+from rl.core import cli
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
+from rl.core.machine import gpus
 from rl.core.nursery import Nursery
 from rl.core.rundir import RunDir
 from rl.launch.crew import PRELOAD
@@ -127,7 +128,7 @@ def _ports(config: TrainConfig, args: Namespace) -> "Ports":
 
 
 def _placed(config: TrainConfig, args: Namespace) -> Placement:
-    return place(rundir.gpus(), _servers(config, args), config.learners, config.gpu_memory)
+    return place(gpus(), _servers(config, args), config.learners, config.gpu_memory)
 
 
 def _servers(config: TrainConfig, args: Namespace) -> int:

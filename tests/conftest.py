@@ -10,6 +10,7 @@ from rewards.verdict import Mark, Verdict
 from rl.core.processes import Child, Children
 from rl.core.types import Group, Problem, Rollout, Sample
 from rl.launch.server import listen, url_of
+from tests.postgres import database_url, ledger_url, postgres, postgres_url  # noqa: F401  fixtures
 
 SHA256 = "ab" * 32
 """Of the adapter that the groups made here were sampled by."""

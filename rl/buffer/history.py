@@ -1,9 +1,7 @@
 """What became of a run's groups: its ledger, read while the run goes on or long after, and never written."""
 
-import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -11,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from rl.buffer import codec
-from rl.buffer.tables import PROBLEMS, State, commits, facts, groups, groups_in_states, meaning, payloads, proofs
+from rl.buffer.database import meaning, read_only, shown
+from rl.buffer.tables import PROBLEMS, State, commits, facts, groups, groups_in_states, payloads, proofs
 from rl.core.errors import LedgerError, UsageError
 from rl.core.types import Group, Problem
 
@@ -86,26 +85,20 @@ class History:
     """A ledger that is only looked at. No look holds up the run: each is a short read.
 
     Args:
-        url: `sqlite:///PATH`, or another database that SQLAlchemy knows.
+        url: of the ledger, as `open_ledger` takes it.
 
     Raises (here and in every method):
         UsageError: there is no ledger, or it cannot be read.
     """
 
     def __init__(self, url: str) -> None:
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            path = Path(parsed.database or "")
-            self._engine = sa.create_engine("sqlite://", creator=lambda: _open(path), poolclass=sa.NullPool)
-            event.listen(self._engine, "begin", lambda db: db.exec_driver_sql("BEGIN"))
-        else:
-            self._engine = sa.create_engine(url, isolation_level="REPEATABLE READ")
+        self._engine, name = read_only(url), shown(url)
 
         @event.listens_for(self._engine, "handle_error", retval=True)
         def _explain(context: sa.ExceptionContext) -> UsageError:
             error = context.original_exception
             what, fix = meaning(error) or (error, "wait until the run has started, or copy the whole run directory")
-            return UsageError(f"cannot read the ledger {parsed.database}: {what}", fix=fix)
+            return UsageError(f"cannot read the ledger {name}: {what}", fix=fix)
 
         with self._engine.connect() as db:
             db.execute(sa.select(groups).limit(1))  # whether it is a ledger, and of this version
@@ -187,10 +180,3 @@ class History:
 
 def _chunks(ids: list[int]) -> Iterator[list[int]]:
     return (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Read-only. Without a write-ahead log there is no writer: it is read as it lies, and no file is made beside it."""
-    options = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
-    uri = f"{path.absolute().as_uri()}?{options}"
-    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)  # SQLAlchemy begins

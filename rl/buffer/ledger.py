@@ -27,17 +27,17 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from rl.buffer import codec
+from rl.buffer.database import open_ledger
+from rl.buffer.patience import patiently
 from rl.buffer.tables import (
     OCCUPYING,
     PROBLEMS,
     State,
     commits,
-    configure_sqlite,
     evaluations,
     facts,
     groups,
     groups_in_states,
-    metadata,
     payloads,
     proofs,
     requests,
@@ -62,40 +62,36 @@ class Turn:
     states: dict[State, int]
 
 
+@patiently
 class Buffer:
     """The ledger at a database URL; any number of processes may open it.
 
     Args:
-        url: `sqlite:///PATH`, or another database that SQLAlchemy knows.
+        url: of the ledger, as `open_ledger` takes it.
         capacity: samples that may be in flight, stored and in training.
         group_size: samples in a group.
 
     Raises (here and in every method):
-        LedgerError: the database is full, locked, damaged, or not to be opened; nothing was changed.
+        LedgerError: the database is full, locked, damaged, not to be opened, or away for too long; nothing was changed.
     """
 
     def __init__(self, url: str, *, capacity: int, group_size: int) -> None:
         self.capacity_groups = capacity // group_size
-        self._engine = sa.create_engine(url)
-        self._reads = self._engine.execution_options(reads=True)
-        self._durable = self._engine.execution_options(durable=True)
-        if self._engine.dialect.name == "sqlite":
-            configure_sqlite(self._engine)
-        metadata.create_all(self._engine)
-        with self._reads.connect() as db:
+        self._db = open_ledger(url)
+        with self._db.reads() as db:
             db.execute(sa.select(groups).limit(0))  # whether its columns are those of this version
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._db.close()
 
     # ---- the collector's side
 
     def issue(self) -> list[int]:
         """Takes every free slot; returns the ids of the new groups, which are now to be sampled."""
-        with self._reads.connect() as db:  # asked again and again, it must not take the lock each time
+        with self._db.reads() as db:  # asked again and again, it must not take the lock each time
             if not self._free(db):
                 return []
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             free = self._free(db)
             first = (db.scalar(sa.select(sa.func.max(groups.c.id))) or 0) + 1
             ids = list(range(first, first + free))
@@ -105,7 +101,7 @@ class Buffer:
 
     def unfinished(self) -> list[int]:
         """Groups that were issued and not put: after a restart of the collector they are sampled anew."""
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             return list(db.scalars(sa.select(groups.c.id).where(groups.c.state == State.ISSUED).order_by(groups.c.id)))
 
     def put(self, group: Group) -> State:
@@ -116,7 +112,7 @@ class Buffer:
             PublishError: it was sampled by what no server has proved; it stays issued.
         """
         row, payload = codec.row(group), codec.encode(group)
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             self._check_proved(db, group)
             if db.execute(_PUT, {"put": group.id, **row}).rowcount != 1:
                 raise LookupError(f"group {group.id} is not issued")
@@ -127,7 +123,7 @@ class Buffer:
         """The steps whose batch is recorded and is not trained, in order: those that are to be trained again, and the
         one under way. What is sampled before they are trained may be too stale when its turn comes."""
         recorded = groups.c.state.in_((State.READY, State.LEASED)) & groups.c.step.is_not(None)
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             return list(db.scalars(sa.select(groups.c.step).where(recorded).distinct().order_by(groups.c.step)))
 
     # ---- the learner's side
@@ -138,7 +134,7 @@ class Buffer:
         Raises:
             PublishError: other bytes were proved under this version.
         """
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             known = db.scalar(_PROVED, {"of": policy, "at": version})
             if known is None:
                 db.execute(proofs.insert().values(policy=policy, version=version, sha256=sha256))
@@ -152,7 +148,7 @@ class Buffer:
         Groups that are more than `max_staleness` steps behind are expired on the way, and free their slots.
         """
         step = policy_version + 1
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             again = (groups.c.state == State.READY) & (groups.c.step == step)
             ids = list(db.scalars(sa.select(groups.c.id).where(again).order_by(groups.c.id)))
             if not ids:
@@ -163,7 +159,7 @@ class Buffer:
 
     def load(self, ids: Sequence[int]) -> list[Group]:
         """The groups with these ids, in this order."""
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             stored = {row.id: row.payload for row in db.execute(sa.select(payloads).where(payloads.c.id.in_(ids)))}
         return [codec.decode(stored[i]) for i in ids]
 
@@ -173,7 +169,7 @@ class Buffer:
         Returns:
             What became of all groups since the last trained ones.
         """
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             before = db.scalar(sa.select(sa.func.max(groups.c.id)).where(groups.c.state == State.TRAINED)) or 0
             self._move(db, ids, State.LEASED, {"state": State.TRAINED})
             query = sa.select(groups.c.state, sa.func.count(), sa.func.sum(groups.c.mean_reward))
@@ -188,7 +184,7 @@ class Buffer:
         Args:
             evaluate: the problem sets it is to be evaluated on, in this order.
         """
-        with self._durable.begin() as db:
+        with self._db.writes(durable=True) as db:
             if db.scalar(sa.select(commits.c.step).where(commits.c.step == step)) is None:
                 db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
             known = set(db.scalars(sa.select(evaluations.c.set).where(evaluations.c.step == step)))
@@ -198,24 +194,24 @@ class Buffer:
 
     def commits(self) -> list[int]:
         """The committed steps, oldest first."""
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             return list(db.scalars(sa.select(commits.c.step).order_by(commits.c.step)))
 
     def forget_commit(self, step: int) -> None:
         """Takes a commit back, with the evaluations that still wait for it: no commit may name what is not there."""
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             db.execute(commits.delete().where(commits.c.step == step))
             db.execute(evaluations.delete().where(evaluations.c.step == step, ~evaluations.c.done))
 
     def compacted(self, after: int) -> int:
         """Groups leased or trained after this step whose payload is gone: they cannot be trained again."""
         gone = groups.c.step > after, groups.c.id.not_in(sa.select(payloads.c.id))
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             return db.scalar(sa.select(sa.func.count()).where(*gone)) or 0
 
     def newest_commit(self) -> tuple[int, str] | None:
         """(step, checkpoint) of the newest commit, if there is one."""
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             newest = db.execute(sa.select(commits).order_by(commits.c.step.desc()).limit(1)).first()
         return (newest.step, newest.checkpoint) if newest else None
 
@@ -227,7 +223,7 @@ class Buffer:
             How many steps were trained after it.
         """
         later = groups.c.step > step
-        with self._durable.begin() as db:
+        with self._db.writes(durable=True) as db:
             trained = sa.select(sa.func.count(groups.c.step.distinct())).where(later, groups.c.state == State.TRAINED)
             again = db.scalar(trained) or 0
             db.execute(commits.delete().where(commits.c.step > step))
@@ -242,27 +238,27 @@ class Buffer:
         """(step, set) of the evaluations that are still to be made: by the place of the set, then by step, so that
         what checkpoints are chosen on never waits for a larger set."""
         todo = sa.select(evaluations.c.step, evaluations.c.set).where(~evaluations.c.done)
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             rows = db.execute(todo.order_by(evaluations.c.place, evaluations.c.step)).all()
         return [(row.step, row.set) for row in rows]
 
     def evaluated(self, step: int, name: str) -> None:
         """The evaluation of a step on the set of this name is made and logged."""
         made = (evaluations.c.step == step) & (evaluations.c.set == name)
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             db.execute(evaluations.update().where(made).values(done=True))
 
     # ---- what the supervisor asks of the learner
 
     def ask_stop(self, stop: bool = True) -> None:
         """Asks the learner to finish its step, save and end; or takes that back."""
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             db.execute(requests.delete())
             if stop:
                 db.execute(requests.insert().values(what="stop"))
 
     def stop_asked(self) -> bool:
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             return db.scalar(sa.select(requests.c.what)) is not None
 
     # ---- the books
@@ -273,12 +269,12 @@ class Buffer:
 
     def counts(self) -> dict[State, int]:
         """Groups in each state."""
-        with self._reads.connect() as db:
+        with self._db.reads() as db:
             return groups_in_states(db)
 
     def enter_problems(self, n: int) -> None:
         """How many problems the run draws from, for the audit's coverage."""
-        with self._engine.begin() as db:
+        with self._db.writes() as db:
             db.execute(facts.delete().where(facts.c.name == PROBLEMS))
             db.execute(facts.insert().values(name=PROBLEMS, value=n))
 

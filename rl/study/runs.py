@@ -21,9 +21,9 @@ from rl.study.words import short
 
 SEED = "seed"
 NOT_COMPUTED = frozenset(
-    {"wandb", "wandb_project", "wandb_group", "wandb_tags", "wandb_adapter", "tensorboard", "keep"}
+    {"wandb", "wandb_project", "wandb_group", "wandb_tags", "wandb_adapter", "tensorboard", "keep", "buffer_url"}
 )
-"""Settings that follow a run and change nothing of what it computes."""
+"""Settings that follow a run, or say where it is kept, and change nothing of what it computes."""
 
 
 class Status(StrEnum):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from rl.buffer import tables
+from rl.buffer import sqlite
 from rl.buffer.ledger import Buffer
 from rl.buffer.tables import State
 from rl.core.errors import LedgerError
@@ -39,13 +39,13 @@ def full(monkeypatch: pytest.MonkeyPatch, path: Path) -> Buffer:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 2}")
 
-    configure = tables.configure_sqlite
+    configure = sqlite._configure
 
     def configured(engine: sa.Engine) -> None:
         configure(engine)
         sa.event.listen(engine, "connect", limit)
 
-    monkeypatch.setattr("rl.buffer.ledger.configure_sqlite", configured)
+    monkeypatch.setattr("rl.buffer.sqlite._configure", configured)
     return opened(path)
 
 
@@ -65,7 +65,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(full: Buffer, path: Pat
 
 
 def test_a_ledger_that_stays_locked_is_said(path: Path, monkeypatch: pytest.MonkeyPatch, make_group: MakeGroup) -> None:
-    monkeypatch.setattr(tables, "LOCKED_S", 0.05)
+    monkeypatch.setattr(sqlite, "LOCKED_S", 0.05)
     with closing(opened(path)) as buffer, closing(sqlite3.connect(path, isolation_level=None)) as other:
         buffer.proved("p", 0, SHA256)
         buffer.issue()

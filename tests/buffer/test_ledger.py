@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,8 +18,8 @@ MakeGroup = Callable[..., Group]
 
 
 @pytest.fixture
-def buffer(tmp_path: Path) -> Iterator[Buffer]:
-    buffer = Buffer(f"sqlite:///{tmp_path}/buffer.db", capacity=8, group_size=2)
+def buffer(ledger_url: str) -> Iterator[Buffer]:
+    buffer = Buffer(ledger_url, capacity=8, group_size=2)
     for version in range(4):
         buffer.proved("p", version, SHA256)
     yield buffer

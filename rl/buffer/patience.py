@@ -1,0 +1,60 @@
+"""Waiting for a database that is away: it restarts, or the network has been cut."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from rl.core.errors import LedgerError
+
+AWAY_S = 120.0
+"""For so long a ledger is asked again: a database that has crashed reads its log first, and a standby takes over in a
+minute."""
+AGAIN_S = 0.25
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+log = logging.getLogger(__name__)
+
+
+class AwayError(LedgerError):
+    """The database is away, and nothing of what it was asked to write is done."""
+
+
+def patient(ask: Callable[P, R]) -> Callable[P, R]:
+    """Has a function be called again as long as the database is away. What it writes it writes in one transaction,
+    after which it asks for nothing.
+
+    Raises:
+        LedgerError: it was away for longer than `AWAY_S`.
+    """
+
+    @wraps(ask)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return ask(*args, **kwargs)
+        except AwayError as away:
+            log.warning("%s; waiting for it, %.0f s at the most", away, AWAY_S)
+        begin = time.monotonic()
+        while True:
+            try:
+                answer = ask(*args, **kwargs)
+                break
+            except AwayError as away:
+                if time.monotonic() - begin > AWAY_S:
+                    fix = "bring the database back, then go on with --resume"
+                    raise LedgerError(f"{away}; waited {AWAY_S:.0f} s for it", fix=fix) from None
+            time.sleep(AGAIN_S)
+        log.warning("the ledger is back after %.1f s", time.monotonic() - begin)
+        return answer
+
+    return asked
+
+
+def patiently(cls: type[C]) -> type[C]:
+    """Has every public method of a class be `patient`."""
+    for name, method in list(vars(cls).items()):
+        if callable(method) and not name.startswith("_"):
+            setattr(cls, name, patient(method))
+    return cls
