@@ -141,7 +141,7 @@ class EvalResult:
         except OSError as error:
             fix = "give the path of a file under the run's evals/"
             raise UsageError(f"cannot read the evaluation {path}: {error.strerror}", fix=fix) from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             fix = "delete the file and evaluate that checkpoint again"
             raise UsageError(f"{path} is not an evaluation's result: {error}", fix=fix) from error
 

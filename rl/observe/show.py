@@ -169,7 +169,8 @@ def changed(run: RunDir, *, set: str, step: int | None = None, problem: str = ""
 
 
 def _steps(run: RunDir, set: str) -> list[int]:
-    return [step_of(path) for path in sorted(run.eval_file(set, 0).parent.glob("step-*.json"))]
+    files = sorted(run.eval_file(set, 0).parent.glob("step-*.json"))
+    return [step_of(path) for path in files if path.stem.removeprefix("step-").isdecimal()]
 
 
 def _evaluation(run: RunDir, set: str, step: int | None) -> EvalResult:

@@ -28,8 +28,10 @@ MAY_KNOW = {
     "rl.study": "rl.core rl.evaluate",
     "rl.observe": "rewards rl.core rl.problems rl.buffer rl.evaluate rl.learner.checkpoint rl.study",
     "rl.present": "rewards rl.core rl.learner.rates rl.evaluate rl.study rl.observe",
+    "rl.page": "rewards rollout_server.access rl.core rl.problems.prompt rl.buffer rl.evaluate rl.study rl.observe "
+    "rl.present",
     "rl.track": "rewards rl.core rl.buffer rl.evaluate rl.learner.checkpoint rl.study rl.observe",
-    "rl.launch": "rewards rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.study "
+    "rl.launch": "rewards rollout_server.access rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.study "
     "rl.observe rl.present rl.track",
 }
 

@@ -1,0 +1,98 @@
+"""The page's application: its paths, and what is answered where something fails: a sentence, and never a trace."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from rl.core.errors import TallyError
+from rl.page import telemetry
+from rl.page.board import Board
+from rl.page.folder import NotFoundError
+from rl.page.guard import Guard
+from rl.page.render import html
+from rl.page.views import Views
+from rollout_server.access import Gate
+
+THREADS = 4
+"""Pages that are made at the same time: each may hold a few groups and an evaluation in memory."""
+
+
+def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) -> ASGIApp:
+    """
+    Args:
+        key: what whoever asks has to know; None for nothing.
+        hosts: names that the page may be asked for by; None for any.
+    """
+    views = Views(board)
+    pages: dict[str, Callable[[Request], Response]] = {
+        "/": views.runs,
+        "/live": views.live_runs,
+        "/run/{name:path}": views.run,
+        "/live/{name:path}": views.live,
+        "/completions/{name:path}": views.completions,
+        "/config/{name:path}": views.config,
+        "/audit/{name:path}": views.audit,
+        "/compare": views.compare,
+        "/compared": views.compared,
+        "/health": _health,
+        "/ready": lambda request: _ready(board),
+        "/metrics": _metrics,
+    }
+    static = StaticFiles(directory=Path(__file__).parent / "static")
+    app = Starlette(
+        routes=[*(Route(path, view, methods=["GET"]) for path, view in pages.items()), Mount("/static", static)],
+        exception_handlers={TallyError: _said, HTTPException: _refused, Exception: _defect},
+        lifespan=_lifespan,
+    )
+    return Guard(Gate(app, key=key), hosts=hosts)  # around all of it: what a defect is answered, too
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+    yield
+
+
+def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _ready(board: Board) -> Response:
+    there = board.folder.root.is_dir()
+    return JSONResponse({"status": "ready" if there else "the folder is gone"}, status_code=200 if there else 503)
+
+
+def _metrics(request: Request) -> Response:
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return Response(generate_latest(telemetry.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def _said(request: Request, error: Exception) -> Response:
+    status = 404 if isinstance(error, NotFoundError) else 400
+    return _sentence(status, str(error), error.fix if isinstance(error, TallyError) else "")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    words = {404: "There is no such page.", 405: "This page is only to be read."}
+    return _sentence(status, words.get(status, "It cannot be answered."))
+
+
+def _defect(request: Request, error: Exception) -> Response:
+    """Starlette raises it again, so that the server's log has the trace."""
+    return _sentence(500, "This is a defect of the page; the log of its server says more.")
+
+
+def _sentence(status: int, text: str, fix: str = "") -> Response:
+    title = "Not found" if status == 404 else "Not shown"
+    return html("said.html", status, title=title, text=text, fix=fix)

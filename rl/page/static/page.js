@@ -1,0 +1,143 @@
+/** Keeps a page as its runs are now. What the server sends is plain data: it becomes text and numbers, never HTML. */
+
+import { Chart } from "/static/chart.js";
+
+const AGAIN_MS = 2000;
+const { live, compared, shape } = document.body.dataset;
+const charts = new Map();
+const shown = new WeakMap();
+let series = null;
+let known = "";
+
+// ---- curves
+
+function chartOf(figure) {
+  if (!charts.has(figure)) {
+    const { log, unit, completions } = figure.dataset;
+    const onStep = completions && ((step) => location.assign(completions + step));
+    charts.set(figure, new Chart(figure, { log: log !== undefined, share: unit === "share", onStep }));
+  }
+  return charts.get(figure);
+}
+
+function draw(figure, lines) {
+  figure.hidden = !lines.length;
+  if (figure.hidden) return;
+  const chart = chartOf(figure);
+  chart.show(lines);
+  figure.hidden = figure.dataset.optional !== undefined && chart.isFlat;
+}
+
+/** Puts the buckets that were sent behind those that stay. */
+function joined(sent) {
+  const before = (name, key) => (series?.series[name]?.[key] ?? Array(sent.from).fill(null)).slice(0, sent.from);
+  const all = { steps: [...(series?.steps ?? []).slice(0, sent.from), ...sent.steps], series: {} };
+  for (const [name, own] of Object.entries(sent.series)) {
+    const keys = ["least", "most", "mean", "low", "high"];
+    all.series[name] = Object.fromEntries(keys.map((key) => [key, [...before(name, key), ...own[key]]]));
+  }
+  return all;
+}
+
+function showCurves(sent) {
+  series = joined(sent);
+  known = sent.key;
+  for (const figure of document.querySelectorAll("figure[data-names]")) {
+    const names = figure.dataset.names.split(" ").filter((name) => name in series.series);
+    draw(figure, names.map((name) => ({ name, steps: series.steps, ...series.series[name] })));
+  }
+}
+
+function showEvaluations(sets) {
+  for (const figure of document.querySelectorAll("figure[data-set]")) {
+    const { steps, curves } = sets[figure.dataset.set] ?? { steps: [], curves: {} };
+    const dots = steps.length < 60;
+    draw(figure, Object.entries(curves).map(([name, { value, low, high }]) => ({ name, steps, mean: value, low, high, dots })));
+  }
+}
+
+async function compare() {
+  const data = await (await fetch(compared)).json();
+  for (const figure of document.querySelectorAll("figure[data-metric]")) draw(figure, data[figure.dataset.metric] ?? []);
+}
+
+// ---- words
+
+const at = (data, path) => path.split(".").reduce((value, key) => value?.[key], data);
+
+function showWords(data) {
+  for (const place of document.querySelectorAll("[data-text]")) write(place, at(data, place.dataset.text));
+  for (const place of document.querySelectorAll("[data-is-of]")) place.dataset.is = at(data, place.dataset.isOf) ?? "";
+  for (const place of document.querySelectorAll("progress")) [place.value, place.max] = data.progress ?? [0, 1];
+  for (const place of document.querySelectorAll("[data-items]")) showItems(place, at(data, place.dataset.items) ?? []);
+  for (const place of document.querySelectorAll("[data-if]")) place.hidden = !at(data, place.dataset.if)?.length;
+  for (const place of document.querySelectorAll("[data-unless]")) place.hidden = at(data, place.dataset.unless)?.length > 0;
+}
+
+/** Fills what a list or a table holds; where there are more or fewer items than before, it is made anew. */
+function showItems(place, items) {
+  const now = JSON.stringify(items);
+  if (shown.get(place) === now) return;
+  shown.set(place, now);
+  if (place.children.length !== items.length) place.replaceChildren(...items.map((item) => made(place, item)));
+  items.forEach((item, i) => fill(item.key ? keyed(place, item.key) : place.children[i], item));
+}
+
+function made(place, item) {
+  if (place.dataset.template) return document.getElementById(place.dataset.template).content.firstElementChild.cloneNode(true);
+  const row = document.createElement("tr");
+  row.append(...item.map((_, i) => document.createElement(i ? "td" : "th")));
+  row.firstElementChild.scope = "row";
+  return row;
+}
+
+function keyed(place, key) {
+  return [...place.children].find((child) => child.dataset.key === key);
+}
+
+function fill(element, item) {
+  if (Array.isArray(item)) return item.forEach((words, i) => write(element.children[i], words));
+  for (const slot of element.querySelectorAll("[data-slot]")) write(slot, item[slot.dataset.slot]);
+  for (const mark of element.querySelectorAll("[data-slot-is]")) mark.dataset.is = item[mark.dataset.slotIs];
+  for (const line of element.querySelectorAll("[data-slot-points]")) line.setAttribute("points", item[line.dataset.slotPoints]);
+}
+
+function write(place, words = "") {
+  if (place.textContent !== words) place.textContent = words;
+}
+
+// ---- the loop
+
+async function look() {
+  const more = live.includes("?") ? "&" : "?";
+  const answer = await fetch(`${live}${more}known=${encodeURIComponent(known)}`, { cache: "no-store" });
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  const data = await answer.json();
+  if (data.shape !== shape) return location.reload(); // there is something that has no place here yet
+  showWords(data);
+  if (data.evaluations) showEvaluations(data.evaluations);
+  if (data.curves) showCurves(data.curves);
+  return data.over;
+}
+
+async function follow() {
+  const pulse = document.getElementById("pulse");
+  let over = false;
+  try {
+    over = await look();
+    write(pulse, over ? "" : `updated ${new Date().toLocaleTimeString()}`);
+    pulse.dataset.is = over ? "done" : "running";
+  } catch (error) {
+    write(pulse, `no answer from the page's server (${error.message}); asked again every ${AGAIN_MS / 1000} s`);
+    pulse.dataset.is = "stopped";
+  }
+  if (!over) setTimeout(document.hidden ? whenSeen : follow, AGAIN_MS);
+}
+
+function whenSeen() {
+  if (!document.hidden) follow();
+  else document.addEventListener("visibilitychange", whenSeen, { once: true });
+}
+
+if (live) follow();
+if (compared) compare();
