@@ -1,13 +1,15 @@
 """python -m rollout_server: serve a base model and the LoRA adapters of its policies.
 
-Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong arguments or the port is taken, 3 the model could not be
-loaded, 4 the engine died after that. The wire is described in rollout_server/schema.py.
+Beyond this machine (--host 0.0.0.0) it serves nobody who does not send the key that TALLY_API_KEY holds, or the file
+that TALLY_API_KEY_FILE names. Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong arguments or the port is taken, 3
+the model could not be loaded, 4 the engine died after that. The wire is described in rollout_server/schema.py.
 """
 
 import argparse
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -26,24 +28,34 @@ _NOT_LOADED, _DIED = 3, 4
 
 def main() -> NoReturn:
     args = _parser().parse_args()
+    if args.api_key:
+        _hide(args.api_key)
     args.served_name = args.served_name or _served_name(args.model)
     listener = _listener(args)  # first of all: a taken port is known at once, not after the model is loaded
+    key = _key(args, listener)
     engine = _engine(args)
     with tempfile.TemporaryDirectory(prefix="rollout-server-") as folder:
-        code = asyncio.run(_serve(engine, listener, Path(folder), args))
+        code = asyncio.run(_serve(engine, listener, Path(folder), key, args))
     sys.stderr.flush()
     os._exit(code)  # an engine that is still loading can neither be interrupted nor waited for
 
 
 def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m rollout_server", description=__doc__, formatter_class=formatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m rollout_server",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--model", help="folder or hub name of the base model (needed by --engine vllm)")
     parser.add_argument("--served-name", help="id of the base for OpenAI's clients; the folder or hub name when absent")
     parser.add_argument("--engine", choices=["vllm", "scripted"], default="vllm", help="scripted needs no model")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every network")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     parser.add_argument("--fd", type=int, help="inherited listening socket, instead of --host and --port")
+    parser.add_argument(
+        "--api-key", metavar="KEY", help="better TALLY_API_KEY: others on this machine may see KEY until it is hidden"
+    )
+    parser.add_argument("--guests", type=int, help="requests of OpenAI's clients at a time; others get 429", default=64)
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--dtype", default="auto", help="of the model; auto is float32 on CPU, bfloat16 on CUDA")
     parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter, 512 at the most")
@@ -70,18 +82,42 @@ def _fail(message: str, fix: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def _hide(key: str) -> None:
+    """A key of the command line leaves the process's title, which everybody on this machine can read."""
+    from setproctitle import setproctitle
+
+    sys.argv = [argument.replace(key, "…") for argument in sys.argv]
+    setproctitle(shlex.join(["python", "-m", "rollout_server", *sys.argv[1:]]))
+
+
 def _listener(args: argparse.Namespace) -> socket.socket:
     if args.fd is not None:
+        fix = "pass on a listening TCP socket (pass_fds)"
         try:
-            return socket.socket(fileno=args.fd)
+            listener = socket.socket(fileno=args.fd)
         except OSError as error:
-            _fail(f"--fd {args.fd} is no socket: {error.strerror}", "pass on a listening socket (pass_fds)")
+            _fail(f"--fd {args.fd} is no socket: {error.strerror}", fix)
+        if listener.family not in (socket.AF_INET, socket.AF_INET6):
+            _fail(f"--fd {args.fd} is a socket of {listener.family.name}", fix)
+        return listener
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         return socket.create_server((args.host, args.port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         _fail(f"cannot listen on {args.host}:{args.port}: {reason}", "choose another one with --port or --host")
+
+
+def _key(args: argparse.Namespace, listener: socket.socket) -> str | None:
+    """The key that clients have to send; None where only this machine reaches the listener and none is set."""
+    from rollout_server.access import AccessError, api_key, check_exposed, checked
+
+    try:
+        key = checked(args.api_key, "--api-key") if args.api_key else api_key()
+        check_exposed(listener.getsockname()[0], key)
+    except AccessError as error:
+        _fail(str(error), error.fix)
+    return key
 
 
 def _engine(args: argparse.Namespace) -> "Engine":
@@ -116,10 +152,13 @@ def _engine(args: argparse.Namespace) -> "Engine":
     )
 
 
-async def _serve(engine: "Engine", listener: socket.socket, folder: Path, args: argparse.Namespace) -> int:
+async def _serve(
+    engine: "Engine", listener: socket.socket, folder: Path, key: str | None, args: argparse.Namespace
+) -> int:
     """Answer while the engine loads and runs, until a signal or the engine's end. Returns the exit code."""
     import uvicorn
 
+    from rollout_server import connections
     from rollout_server.app import create_app
     from rollout_server.errors import EngineError
 
@@ -128,8 +167,9 @@ async def _serve(engine: "Engine", listener: socket.socket, folder: Path, args: 
         def capture_signals(self) -> Iterator[None]:
             yield  # uvicorn would raise the signal again when it has stopped, before we have cleaned up
 
-    app = create_app(engine, folder, keep=args.keep, served_name=args.served_name)
-    server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_STOP_SECONDS))
+    app = create_app(engine, folder, keep=args.keep, served_name=args.served_name, key=key, guests=args.guests)
+    connections.prepare(listener)
+    server = Server(connections.config(app, stop_s=_STOP_SECONDS))
 
     def stop() -> None:
         server.should_exit = True

@@ -10,16 +10,21 @@ import hmac
 import ipaddress
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 KEY, KEY_FILE = "TALLY_API_KEY", "TALLY_API_KEY_FILE"
 OPEN = frozenset({"/health", "/ready"})
 """What answers without a key: whoever watches over the process asks these, and they say nothing of its work."""
+KEY_NEEDED = "a key is needed"
+SEND_KEY = f"Put the server's key into {KEY}; other clients send it as Authorization: Bearer KEY."
+_POLICY_VIOLATION = 1008
+"""Why a websocket is closed (RFC 6455)."""
 
 
 class AccessError(Exception):
@@ -38,18 +43,34 @@ def api_key() -> str | None:
     """The key of this process's environment; None where it has none.
 
     Raises:
-        AccessError: the file of the key cannot be read, or is empty.
+        AccessError: the file of the key cannot be read, or is empty; or no header could carry the key.
     """
     if key := os.environ.get(KEY, "").strip():
-        return key
+        return checked(key, KEY)
     if not (name := os.environ.get(KEY_FILE)):
         return None
     try:
         key = Path(name).read_text().strip()
-    except OSError as error:
-        raise AccessError(f"{KEY_FILE} names {name}: {error.strerror}", fix="write a key into it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise AccessError(f"{KEY_FILE} names {name}: {reason}", fix="write a key into it") from None
     if not key:
         raise AccessError(f"{KEY_FILE} names {name}, which is empty", fix="write a key into it")
+    return checked(key, KEY_FILE)
+
+
+def checked(key: str, source: str) -> str:
+    """The key.
+
+    Args:
+        source: where it is from, for the error.
+
+    Raises:
+        AccessError: no header could carry it.
+    """
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        fix = "take letters and digits, as in $(openssl rand -hex 32)"
+        raise AccessError(f"the key of {source} has blanks, or characters beyond ASCII", fix=fix)
     return key
 
 
@@ -71,24 +92,38 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
 
+def _refusal(_: Scope) -> Response:
+    return PlainTextResponse(f"error: {KEY_NEEDED}\n  fix: {SEND_KEY}\n", status_code=401)
+
+
 class Gate:
     """ASGI middleware: answers 401 to who does not know the key.
 
     Args:
         key: None lets everybody in.
         open: the paths that need none.
+        refusal: makes the answer, of status 401.
     """
 
-    def __init__(self, app: ASGIApp, *, key: str | None, open: Collection[str] = OPEN) -> None:
-        self._app, self._key, self._open = app, key, open
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        key: str | None,
+        open: Collection[str] = OPEN,
+        refusal: Callable[[Scope], Response] = _refusal,
+    ) -> None:
+        self._app, self._key, self._open, self._refusal = app, key, open, refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._open or self._knows(Headers(scope=scope)):
+        if scope["type"] == "lifespan" or scope["path"] in self._open or self._knows(Headers(scope=scope)):
             await self._app(scope, receive, send)
-            return
-        words = f"error: a key is needed\n  fix: send the server's {KEY} as Authorization: Bearer KEY\n"
-        headers = {"WWW-Authenticate": 'Basic realm="Tally: the key as the password", charset="UTF-8"'}
-        await Response(words, status_code=401, headers=headers, media_type="text/plain")(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await WebSocketClose(_POLICY_VIOLATION, KEY_NEEDED)(scope, receive, send)
+        else:
+            refusal = self._refusal(scope)
+            refusal.headers["WWW-Authenticate"] = 'Basic realm="Tally: the key as the password", charset="UTF-8"'
+            await refusal(scope, receive, send)
 
     def _knows(self, headers: Headers) -> bool:
         """In constant time, whatever was sent."""

@@ -7,11 +7,22 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi import Path as PathParam
 
 from rollout_server import adapter_file
+from rollout_server.access import Gate
 from rollout_server.adapters import Adapters
+from rollout_server.door import Door, read_body
 from rollout_server.engines import Engine, Facts
-from rollout_server.errors import ApiError
-from rollout_server.limits import check_prompts, check_sampling, check_tokens
-from rollout_server.openai_api import add_openai_paths
+from rollout_server.limits import (
+    GUESTS,
+    UPLOAD_LIMIT_S,
+    check_count,
+    check_prompts,
+    check_sampling,
+    check_tokens,
+    guest_share,
+    upload_share,
+    wire_share,
+)
+from rollout_server.openai_api import PATHS, add_openai_paths
 from rollout_server.schema import (
     HASH_HEADER,
     NAME_PATTERN,
@@ -21,13 +32,21 @@ from rollout_server.schema import (
     Health,
     Policies,
 )
-from rollout_server.web import answer, answer_errors, while_connected
+from rollout_server.web import answer, answer_errors, no_key, refusal, while_connected
 
 PolicyName = Annotated[str, PathParam(pattern=NAME_PATTERN)]
 VersionNumber = Annotated[int, PathParam(ge=0)]
 
 
-def create_app(engine: Engine, folder: Path, *, keep: int = 8, served_name: str | None = None) -> FastAPI:
+def create_app(
+    engine: Engine,
+    folder: Path,
+    *,
+    keep: int = 8,
+    served_name: str | None = None,
+    key: str | None = None,
+    guests: int = GUESTS,
+) -> FastAPI:
     """The server's application. Whoever calls it starts and closes the engine.
 
     Args:
@@ -35,11 +54,16 @@ def create_app(engine: Engine, folder: Path, *, keep: int = 8, served_name: str 
         folder: an empty folder for the adapters' files.
         keep: versions of each policy that stay served.
         served_name: the base model's id for OpenAI's clients; the engine's name of it when None.
+        key: that all paths but /health and /ready need; None where nobody else can reach the server.
+        guests: requests of OpenAI's clients that may be here at a time.
     """
-    app = FastAPI(title="Rollout server", openapi_url="/openapi.json")
+    app = FastAPI(title="Rollout server", docs_url=None, redoc_url=None)
     adapters = Adapters(engine, folder, keep=keep)
+    wire, guest, uploads = wire_share(), guest_share(guests), upload_share()
     answer_errors(app, engine)
-    add_openai_paths(app, engine, adapters, served_name or engine.model)
+    add_openai_paths(app, engine, adapters, served_name or engine.model, guest)
+    app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)
+    app.add_middleware(Gate, key=key, refusal=no_key)
 
     @app.get("/health", response_model=Health)
     async def health() -> Response:
@@ -60,8 +84,10 @@ def create_app(engine: Engine, folder: Path, *, keep: int = 8, served_name: str 
         version: VersionNumber,
         sha256: Annotated[str, Header(alias=HASH_HEADER)],
     ) -> Response:
-        body = await _body(request, adapter_file.largest_body(engine.facts))
-        return answer(await adapters.put(policy, version, body, sha256))
+        with uploads.enter():
+            limit = adapter_file.largest_body(engine.facts)
+            body = await read_body(request.scope, request.receive, limit, UPLOAD_LIMIT_S)
+            return answer(await adapters.put(policy, version, body, sha256))
 
     @app.post("/v1/policies/{policy}/{version}/accept", response_model=AdapterReceipt)
     async def accept(policy: PolicyName, version: VersionNumber) -> Response:
@@ -74,10 +100,13 @@ def create_app(engine: Engine, folder: Path, *, keep: int = 8, served_name: str 
     @app.post("/v1/generate", response_model=GenerateResponse)
     async def generate(request: Request, body: GenerateRequest) -> Response:
         _check(body, engine.facts)
-        async with adapters.use(body.policy, body.policy_version) as adapter:
-            completions = await while_connected(request, engine.generate(body, adapter))
+        return answer(await while_connected(request, sample(body)))
+
+    async def sample(body: GenerateRequest) -> GenerateResponse:
+        async with adapters.use(body.policy, body.policy_version) as adapter, wire.turn(len(body.prompts) * body.n):
+            completions = await engine.generate(body, adapter)
         sha256 = adapter.sha256 if adapter else None
-        return answer(GenerateResponse.model_construct(completions=completions, adapter_sha256=sha256))
+        return GenerateResponse.model_construct(completions=completions, adapter_sha256=sha256)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -95,20 +124,9 @@ def _health(engine: Engine) -> Health:
     )
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """The whole body, read no further than the largest adapter this model can have."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            detail = f"the body is larger than {limit} bytes, which no adapter for this model can be"
-            fix = "Send the adapter alone, of a rank that the server takes (--max-lora-rank)."
-            raise ApiError(413, "adapter too large", detail, fix=fix)
-    return bytes(body)
-
-
 def _check(request: GenerateRequest, facts: Facts) -> None:
     """Raises ApiError 422."""
+    check_count(len(request.prompts), request.n)
     check_sampling(request.sampling.temperature, request.n)
     check_prompts(request.prompts, request.sampling.max_tokens, facts)
     check_tokens("sampling.stop_token_ids", request.sampling.stop_token_ids, facts)

@@ -4,6 +4,9 @@ ApiError       one request cannot be answered; becomes an `ErrorBody`, the serve
 EngineError    the engine could not start or died; pending requests fail and the process ends with exit code 3 or 4
 """
 
+_LONGEST_DETAIL = 1000
+"""Characters: what was sent may be megabytes."""
+
 
 class ApiError(Exception):
     """The answer to a request that cannot be served.
@@ -13,14 +16,16 @@ class ApiError(Exception):
         title: what went wrong, in a few words, the same for the same cause.
         detail: what and where, with the values that were sent.
         fix: what the client can do about it.
+        retry_after_s: when to ask again; with status 429.
     """
 
-    def __init__(self, status: int, title: str, detail: str, *, fix: str) -> None:
+    def __init__(self, status: int, title: str, detail: str, *, fix: str, retry_after_s: int | None = None) -> None:
         super().__init__(f"{title}: {detail}")
         self.status = status
         self.title = title
-        self.detail = detail
+        self.detail = detail if len(detail) <= _LONGEST_DETAIL else f"{detail[:_LONGEST_DETAIL]} …"
         self.fix = fix
+        self.retry_after_s = retry_after_s
 
 
 class EngineError(Exception):

@@ -1,9 +1,28 @@
-"""What a request may ask of the model that is served: checks that need its facts, or several fields at once."""
+"""What a request may ask of the server, and all of them together: the limits, and checks that pydantic cannot make.
+
+A run of `--buffer 4096 --group-size 8`, with its evaluation, fits into the shares.
+"""
 
 from collections.abc import Sequence
 
 from rollout_server.engines import Facts
 from rollout_server.errors import ApiError
+from rollout_server.shares import Share
+
+LARGEST_BODY = 2**23
+"""Bytes of JSON: a million tokens. What takes a tenth of a second to parse holds everybody up for that long."""
+BODY_LIMIT_S = 30.0
+"""For a body of JSON to come: who sends it more slowly holds a place, and asks for nothing."""
+UPLOAD_LIMIT_S = 300.0
+"""For an adapter to come, which may have a GB: what our own client takes for it."""
+REQUEST_LIMIT_S = 1800.0
+"""For all of a request: what our own client waits for it. It ends what nobody reads, too."""
+MOST_COMPLETIONS = 4096
+"""Of one request, whose answer is made as a whole in memory."""
+GUESTS = 64
+"""Requests of guests that are here at a time, unless the server is started with another number."""
+POLICIES = 64
+"""Whose versions are served at a time: runs that share a server leave theirs behind when they end."""
 
 _LEAST_TEMPERATURE = 0.01  # vLLM would silently raise a lower one to it
 
@@ -14,6 +33,30 @@ def check_sampling(temperature: float, n: int) -> None:
         raise invalid(f"temperature is {temperature}", fix=f"Use 0 (greedy) or at least {_LEAST_TEMPERATURE}.")
     if temperature == 0 and n > 1:
         raise invalid(f"n is {n} at temperature 0, where all completions are the same", fix="Ask for n=1.")
+
+
+def wire_share() -> Share:
+    """Of the run's own requests: 512 groups and an evaluation's 16 are a quarter of what may be here, and are sampled
+    at the same time. As Python's lists the bodies take at most some hundred MB."""
+    return Share("the wire", requests=2048, body_bytes=2**26, completions=8192)
+
+
+def guest_share(requests: int) -> Share:
+    """Of OpenAI's clients: as much as vLLM samples at a time on a small machine, so that the wire's next completion
+    waits for one of theirs at the most."""
+    return Share("OpenAI's clients", requests=requests, body_bytes=2**25, completions=128, patience_s=60.0)
+
+
+def upload_share() -> Share:
+    """Of adapters, which are held as a whole and may have a GB: a sweep's runs publish at about the same time."""
+    return Share("uploads", requests=4)
+
+
+def check_count(prompts: int, n: int) -> None:
+    """Raises ApiError 422."""
+    if prompts * n > MOST_COMPLETIONS:
+        detail = f"{prompts} prompts with n {n} are {prompts * n} completions, and a request has {MOST_COMPLETIONS}"
+        raise invalid(detail, fix="Ask for them in several requests.")
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_tokens: int, facts: Facts) -> None:

@@ -6,8 +6,8 @@ newest accepted version; an answer names the version it is from. A request holds
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -17,20 +17,24 @@ from starlette.types import Receive, Scope, Send
 
 from rollout_server import openai_format
 from rollout_server.adapters import Adapters
-from rollout_server.engines import Adapter, Engine, TextRequest, Tokenizer
+from rollout_server.engines import Adapter, Engine, Piece, TextRequest, Tokenizer
 from rollout_server.errors import ApiError, EngineError
-from rollout_server.limits import check_prompts, check_sampling, invalid
+from rollout_server.limits import check_count, check_prompts, check_sampling, invalid
 from rollout_server.openai_format import ChatFormat, CompletionFormat, Format, Json
 from rollout_server.openai_schema import ChatRequest, CompletionRequest, TextBody
+from rollout_server.shares import Share
 from rollout_server.web import engine_problem, while_connected
+
+PATHS = ("/v1/completions", "/v1/chat/completions")
+"""That sample."""
 
 B = TypeVar("B", bound=TextBody)
 T = TypeVar("T")
 
 
-def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_name: str) -> None:
-    """served_name is the id of the base model."""
-    api = _Api(engine, adapters, served_name)
+def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_name: str, share: Share) -> None:
+    """Args: served_name: the id of the base model; share: what those who ask here may hold."""
+    api = _Api(engine, adapters, served_name, share)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -56,8 +60,9 @@ def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_na
 
 
 class _Api:
-    def __init__(self, engine: Engine, adapters: Adapters, served_name: str) -> None:
+    def __init__(self, engine: Engine, adapters: Adapters, served_name: str, share: Share) -> None:
         self._engine = engine
+        self._share = share
         self._adapters = adapters
         self._base = served_name
         self._created = int(time.time())
@@ -106,6 +111,7 @@ class _Api:
     ) -> TextRequest:
         """What is asked of the engine. Raises ApiError 422 for what it could not do."""
         facts = self._engine.facts
+        check_count(len(prompts), body.n)
         check_sampling(body.temperature, body.n)
         check_prompts(prompts, max_tokens or 1, facts)
         if body.seed is not None and body.temperature > 0 and not facts.seeds:
@@ -137,7 +143,7 @@ class _Api:
         return _EventStream(await while_connected(request, first()), events)
 
     async def _whole(self, model: str, asked: TextRequest, form: Format) -> Json:
-        async with self._hold(model) as adapter, aclosing(self._engine.stream(asked, adapter)) as stream:
+        async with self._sampled(model, asked) as (adapter, stream):
             pieces = sorted([piece async for piece in stream], key=lambda piece: piece.index)
         return {
             **openai_format.envelope(form, self._name(adapter), stream=False),
@@ -151,7 +157,7 @@ class _Api:
         opened: set[int] = set()
         tokens = 0
         try:
-            async with self._hold(model) as adapter, aclosing(self._engine.stream(asked, adapter)) as stream:
+            async with self._sampled(model, asked) as (adapter, stream):
                 head = openai_format.envelope(form, self._name(adapter), stream=True)
                 async for piece in stream:
                     if piece.index not in opened and (opening := form.opening(piece)):
@@ -168,6 +174,18 @@ class _Api:
         if include_usage:
             yield openai_format.event({**head, "choices": [], "usage": _usage(asked, tokens)})
         yield openai_format.LAST_EVENT
+
+    @asynccontextmanager
+    async def _sampled(
+        self, model: str, asked: TextRequest
+    ) -> AsyncIterator[tuple[Adapter | None, AsyncGenerator[Piece, None]]]:
+        """Holds a version, waits for its turn, and samples."""
+        async with (
+            self._hold(model) as adapter,
+            self._share.turn(len(asked.prompts) * asked.n),
+            aclosing(self._engine.stream(asked, adapter)) as stream,
+        ):
+            yield adapter, stream
 
     def _hold(self, model: str) -> AbstractAsyncContextManager[Adapter | None]:
         if model == self._base:

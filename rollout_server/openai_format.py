@@ -150,10 +150,14 @@ def event(body: Json) -> str:
 LAST_EVENT = "data: [DONE]\n\n"
 
 
+_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
+"""What OpenAI calls these."""
+
+
 def error(problem: ApiError, param: str | None = None) -> tuple[int, Json]:
     """The status that OpenAI's clients expect, and the body."""
     status = 400 if problem.status == 422 else problem.status
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    code = "model_not_found" if status == 404 else problem.title.replace(" ", "_")
+    code = _CODES.get(status) or problem.title.replace(" ", "_")
     message = f"{problem.detail}. {problem.fix}"
     return status, {"error": {"message": message, "type": kind, "param": param, "code": code}}

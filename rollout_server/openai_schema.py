@@ -4,9 +4,11 @@ https://platform.openai.com/docs/api-reference describes them. A parameter that 
 silently ignored; a null is the same as leaving it out. Their answers are made in openai_format.py.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rollout_server.schema import TokenIds, few_fields
 
 MOST_LOGPROBS = 20
 """What vLLM gives at the most, beside the sampled token."""
@@ -15,15 +17,20 @@ LONGEST_TEXT = 2**22
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 """The limit has pydantic look for half surrogate pairs too, which JSON can say and no tokenizer takes."""
+T = TypeVar("T")
+Listed = Annotated[list[T], Field(fail_fast=True)]
+"""The first wrong element is told alone."""
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, body: Any) -> Any:
-        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+        if not isinstance(body, dict):
+            return body
+        return few_fields({name: value for name, value in body.items() if value is not None})
 
 
 def _listed(value: Any) -> Any:
@@ -44,7 +51,7 @@ class TextBody(Body):
     presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     seed: int | None = Field(None, ge=0, lt=2**63, description="on CPU only with temperature 0, where it has no part")
-    stop: Annotated[list[Annotated[Text, Field(min_length=1)]], BeforeValidator(_listed)] = Field([], max_length=16)
+    stop: Annotated[Listed[Annotated[Text, Field(min_length=1)]], BeforeValidator(_listed)] = Field([], max_length=16)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions(include_usage=False)
     user: str | None = Field(None, description="ignored")
@@ -55,7 +62,7 @@ def _prompts(value: Any) -> Any:
 
 
 class CompletionRequest(TextBody):
-    prompt: Annotated[list[Text] | list[list[int]], BeforeValidator(_prompts)] = Field(
+    prompt: Annotated[Listed[Text] | Listed[TokenIds], BeforeValidator(_prompts)] = Field(
         ..., min_length=1, max_length=1024, description="a text or a list of token ids, or several of them"
     )
     max_tokens: int = Field(16, ge=0, description="0 is the prompt alone, with echo")
@@ -70,7 +77,7 @@ class TextPart(Body):
 
 class Message(Body):
     role: Literal["system", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Text | Listed[TextPart]
 
     @property
     def text(self) -> str:
@@ -78,7 +85,7 @@ class Message(Body):
 
 
 class ChatRequest(TextBody):
-    messages: list[Message] = Field(..., min_length=1)
+    messages: Listed[Message] = Field(..., min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="what the context has room for when absent")
     max_tokens: int | None = Field(None, ge=1, description="the older name of max_completion_tokens")
     logprobs: bool = False

@@ -18,9 +18,9 @@ The header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `
 For clients that are not ours the server also speaks OpenAI's API (openai_api.py), and has vLLM's metrics at /metrics.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 2
 """Raised with every incompatible change; a client refuses a server of another number."""
@@ -32,8 +32,20 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 FinishReason = Literal["stop", "length"]
 
 
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
+"""The first wrong element is told alone: an error for each of a million takes gigabytes."""
+_MOST_FIELDS = 100
+"""More than any request has; each that is unknown is an error, too."""
+
+
+def few_fields(body: Any) -> Any:
+    if isinstance(body, dict) and len(body) > _MOST_FIELDS:
+        raise ValueError(f"there are {len(body)} fields")
+    return body
+
+
 class Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Sampling(Wire):
@@ -44,7 +56,9 @@ class Sampling(Wire):
 
     temperature: float = Field(1.0, ge=0.0, le=2.0, description="0 is greedy; others from 0.01")
     max_tokens: int = Field(..., ge=1, description="tokens a completion may have, end of sequence included")
-    stop_token_ids: list[int] = Field([], description="tokens that end a completion, beside the model's own")
+    stop_token_ids: TokenIds = Field([], description="tokens that end a completion, beside the model's own")
+
+    _few = model_validator(mode="before")(few_fields)
 
 
 class GenerateRequest(Wire):
@@ -52,9 +66,13 @@ class GenerateRequest(Wire):
 
     policy: str | None = Field(None, pattern=NAME_PATTERN, description="null is the base model")
     policy_version: int | None = Field(None, ge=0, description="null is the newest accepted version")
-    prompts: list[list[int]] = Field(..., min_length=1, max_length=1024, description="token ids")
+    prompts: Annotated[list[TokenIds], Field(fail_fast=True)] = Field(
+        ..., min_length=1, max_length=1024, description="token ids"
+    )
     n: int = Field(1, ge=1, le=1024)
     sampling: Sampling
+
+    _few = model_validator(mode="before")(few_fields)
 
 
 class Completion(Wire):

@@ -1,6 +1,7 @@
 """What all paths have in common: JSON answers, clients that go away, and failures as bodies of errors."""
 
 import asyncio
+import secrets
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -11,8 +12,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from rollout_server import openai_format
+from rollout_server.access import KEY_NEEDED, SEND_KEY
 from rollout_server.engines import Engine
 from rollout_server.errors import ApiError, EngineError
 from rollout_server.schema import ErrorBody
@@ -47,40 +50,54 @@ def engine_problem(engine: Engine, error: EngineError) -> ApiError:
     return ApiError(503, "engine is gone", str(error), fix="Start the server again; its log says more.")
 
 
-def answer_errors(app: FastAPI, engine: Engine) -> None:
-    """Turn every failure of a request into the body of an error: `ErrorBody`, or OpenAI's on its paths."""
+def refusal(scope: Scope, error: ApiError, *, param: str | None = None) -> Response:
+    """The body of an error: `ErrorBody`, or OpenAI's on its paths."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if _is_openai(scope["path"]):
+        status, body = openai_format.error(error, param)
+        return JSONResponse(body, status_code=status, headers=headers)
+    response = answer(ErrorBody(title=error.title, detail=error.detail, fix=error.fix), status=error.status)
+    response.headers.update(headers)
+    return response
 
-    def refuse(request: Request, error: ApiError, *, param: str | None = None) -> Response:
-        if _is_openai(request.url.path):
-            status, body = openai_format.error(error, param)
-            return JSONResponse(body, status_code=status)
-        return answer(ErrorBody(title=error.title, detail=error.detail, fix=error.fix), status=error.status)
+
+def no_key(scope: Scope) -> Response:
+    """The answer to who does not know the server's key."""
+    detail = f"{scope['method']} {scope['path']} needs the server's key"
+    return refusal(scope, ApiError(401, KEY_NEEDED, detail, fix=SEND_KEY))
+
+
+def answer_errors(app: FastAPI, engine: Engine) -> None:
+    """Turn every failure of a request into the body of an error."""
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
-        return refuse(request, error)
+        return refusal(request.scope, error)
 
     @app.exception_handler(EngineError)
     async def engine_error(request: Request, error: EngineError) -> Response:
-        return refuse(request, engine_problem(engine, error))
+        return refusal(request.scope, engine_problem(engine, error))
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
         shown = [f"{'.'.join(map(str, e['loc']))}: {_MESSAGES.get(e['type'], e['msg'])}" for e in error.errors()[:3]]
         fix = "Send what /openapi.json describes for this path."
         param = next((place for place in error.errors()[0]["loc"][1:2] if isinstance(place, str)), None)
-        return refuse(request, ApiError(422, "invalid request", "; ".join(shown), fix=fix), param=param)
+        return refusal(request.scope, ApiError(422, "invalid request", "; ".join(shown), fix=fix), param=param)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, _: ClientDisconnect) -> Response:
         detail = "the connection was closed before the answer"
-        return refuse(request, ApiError(499, "client went away", detail, fix="Wait longer."))
+        return refusal(request.scope, ApiError(499, "client went away", detail, fix="Wait longer."))
 
     @app.exception_handler(Exception)
     async def defect(request: Request, error: Exception) -> Response:
-        detail = f"{request.method} {request.url.path}: {type(error).__name__}: {error}"
-        fix = "Report it with the traceback in the server's log."
-        return refuse(request, ApiError(500, "defect of the server", detail, fix=fix))
+        number = secrets.token_hex(4)
+        error.add_note(
+            f"defect {number}, in {request.method} {request.url.path!r}"
+        )  # the log ends the traceback with it
+        fix = "Report it with the traceback in the server's log that ends with its number."
+        return refusal(request.scope, ApiError(500, "defect of the server", f"it is defect {number}", fix=fix))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -88,7 +105,10 @@ def answer_errors(app: FastAPI, engine: Engine) -> None:
         title = {404: "no such path", 405: "no such method"}.get(
             error.status_code, HTTPStatus(error.status_code).phrase
         )
-        return refuse(request, ApiError(error.status_code, title, detail, fix="/openapi.json lists the paths."))
+        problem = ApiError(error.status_code, title, detail, fix="/openapi.json lists the paths.")
+        response = refusal(request.scope, problem)
+        response.headers.update(error.headers or {})
+        return response
 
 
 def _is_openai(path: str) -> bool:

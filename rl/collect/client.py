@@ -7,7 +7,8 @@ from typing import Self
 
 import httpx
 
-from rl.core.errors import ServerError, UnavailableError, UnknownVersionError
+from rl.core.errors import ServerError, UnavailableError, UnknownVersionError, UsageError
+from rollout_server.access import AccessError, api_key
 from rollout_server.schema import (
     HASH_HEADER,
     SCHEMA,
@@ -32,23 +33,36 @@ SILENCE_LIMIT_S = 20.0
 """A server answers /health at once, whatever it does beside; one that does not for so long is frozen."""
 PULSE_S = 2.0
 """Between two looks, while a call waits, whether the server still answers."""
+TOO_MANY = 429
+"""The status of a server that is full."""
+NOT_NOW = (503, 504)
+"""Those of one that does not serve, or took too long."""
 UNKNOWN = ("unknown policy", "unknown version", "no accepted version")
 """Titles of the server's errors that a restart explains."""
 
 
 class ServerClient:
-    """Asynchronous; use it as a context manager. Every method raises
+    """Asynchronous; use it as a context manager. It sends the key of this process's environment. A server that is full
+    is asked again when it says. Every method raises
 
     * `UnavailableError` where the server cannot serve this now: it is unreachable, frozen, loads its model, or its
       connection broke; `UnknownVersionError` where it has not got the version;
     * `ServerError` where it refuses, which it would do again.
+
+    Raises:
+        UsageError: the key cannot be read.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        try:
+            key = api_key()
+        except AccessError as error:
+            raise UsageError(str(error), fix=error.fix) from None
         # idle connections are dropped before the server does it (uvicorn: 5 s): it may do so while a request is sent
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
-        self._http = httpx.AsyncClient(base_url=url, timeout=None, limits=limits, trust_env=False)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=None, limits=limits, trust_env=False)
         self._waiting = 0
         self._silence: asyncio.Task[None] | None = None
 
@@ -179,7 +193,10 @@ class ServerClient:
         headers = {"content-type": "application/json"} | (headers or {})
         try:
             async with asyncio.timeout(limit_s):
-                answer = await self._http.request(method, path, content=content, headers=headers)
+                while (
+                    answer := await self._http.request(method, path, content=content, headers=headers)
+                ).status_code == TOO_MANY:
+                    await asyncio.sleep(_retry_after_s(answer))
         except TimeoutError:
             message = f"the rollout server at {self.url} did not answer {method} {path} within {limit_s} s"
             raise UnavailableError(message) from None
@@ -193,6 +210,12 @@ class ServerClient:
             title, message, fix = str(body["title"]), f"{body['title']}: {body['detail']}", str(body["fix"])
         except (ValueError, KeyError, TypeError):
             title, message, fix = "", answer.text[:500], ""
-        unavailable = UnavailableError if answer.status_code == 503 else ServerError
+        unavailable = UnavailableError if answer.status_code in NOT_NOW else ServerError
         kind = UnknownVersionError if title in UNKNOWN else unavailable
         raise kind(f"{self.url}: {method} {path} was refused ({answer.status_code}): {message}", fix=fix)
+
+
+def _retry_after_s(answer: httpx.Response) -> float:
+    """What a server that is full asks to wait; a second where it does not say, or says a date."""
+    said = answer.headers.get("retry-after", "")
+    return float(said) if said.isdecimal() else 1.0

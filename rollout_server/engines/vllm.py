@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Command = Callable[[LLMEngine], object]
     Outputs = asyncio.Queue[RequestOutput | Exception]
 
+_WIRE, _GUESTS = 0, 1
+"""vLLM's priorities: the run's own completions begin before those of OpenAI's clients."""
 _REASON_CHARS = 200
 """Of what went wrong in the engine, in the server's last line; its log has the rest."""
 
@@ -83,7 +85,7 @@ class VllmEngine:
         )
         version = adapter.version if adapter else None
         completions: list[list[Completion]] = [[]] * len(request.prompts)
-        async with aclosing(self._sample(request.prompts, params, adapter)) as outputs:
+        async with aclosing(self._sample(request.prompts, params, adapter, _WIRE)) as outputs:
             async for prompt, output in outputs:
                 completions[prompt] = [_completion(completion, version) for completion in output.outputs]
         return completions
@@ -92,7 +94,7 @@ class VllmEngine:
         tokenizer = self.facts.tokenizer
         assert tokenizer, "the request was made with it"
         try:
-            async with aclosing(self._sample(request.prompts, sampling_params(request), adapter)) as outputs:
+            async with aclosing(self._sample(request.prompts, sampling_params(request), adapter, _GUESTS)) as outputs:
                 async for prompt, output in outputs:
                     for piece in pieces(prompt, output, request, tokenizer):
                         yield piece
@@ -101,7 +103,7 @@ class VllmEngine:
             raise ApiError(422, "invalid request", detail, fix=fix) from error
 
     async def _sample(
-        self, prompts: list[list[int]], params: "SamplingParams", adapter: Adapter | None
+        self, prompts: list[list[int]], params: "SamplingParams", adapter: Adapter | None, priority: int
     ) -> "AsyncGenerator[tuple[int, RequestOutput], None]":
         """Each prompt is a request of its own to vLLM. Gives what vLLM gives, with the prompt's index."""
         from vllm.inputs import tokens_input
@@ -114,7 +116,8 @@ class VllmEngine:
 
         def submit(engine: "LLMEngine") -> None:
             for request_id, index in indices.items():
-                engine.add_request(request_id, tokens_input(prompts[index]), params, lora_request=lora)
+                prompt = tokens_input(prompts[index])
+                engine.add_request(request_id, prompt, params, lora_request=lora, priority=priority)
 
         missing = len(prompts)
         try:

@@ -66,6 +66,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         seed=options.seed,
         max_model_len=-1 if options.max_model_len is None else options.max_model_len,
         max_num_seqs=options.max_num_seqs,
+        scheduling_policy="priority",
         enable_prefix_caching=True,
         logprobs_mode="processed_logprobs",  # of the distribution that was sampled from, as the wire promises
         enable_lora=True,

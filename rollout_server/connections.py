@@ -1,0 +1,71 @@
+"""How the server listens: uvicorn, within the limits that it has, and one more."""
+
+import asyncio
+import resource
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_CONNECTIONS = 8192
+"""At a time; one more is answered 503. Far more than the requests of all shares: each costs a file and some 20 kB."""
+_HEAD_BYTES = 2**16
+"""Of a request's line and headers. Only h11 has such a limit, and not the faster httptools."""
+_HEAD_LIMIT_S = 30.0
+"""For a request's line and headers to come, after the connection was made or anything of them came."""
+_UNREAD_LIMIT_MS = 60_000
+"""After which the kernel breaks a connection whose client does not take what was sent."""
+
+
+def config(app: ASGIApp, *, stop_s: int) -> uvicorn.Config:
+    """Args: stop_s: that running requests get when the server ends."""
+    return uvicorn.Config(
+        app,
+        http=_Connection,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_graceful_shutdown=stop_s,
+    )
+
+
+def prepare(listener: socket.socket) -> None:
+    """Limits that are the kernel's, for the connections that a listener will have."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_LIMIT_MS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class _Connection(H11Protocol):
+    """uvicorn's, with a limit for the head of a request to come: it has one for idle connections alone."""
+
+    _closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._limit()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._limit()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unlimit()
+
+    def _limit(self) -> None:
+        serving = self.cycle is not None and not self.cycle.response_complete
+        if serving:
+            self._unlimit()
+        elif self._closing is None:
+            self._closing = self.loop.call_later(_HEAD_LIMIT_S, self.transport.close)
+
+    def _unlimit(self) -> None:
+        if self._closing:
+            self._closing.cancel()
+            self._closing = None

@@ -1,0 +1,134 @@
+"""How much of the server one kind of its clients may hold at a time: load costs them time, and never the server.
+
+The run's own wire and the guests on OpenAI's paths have a share each. A request beyond the share is refused before its
+body is read, and told when to come again; those within it are sampled in the order in which they came.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+
+from rollout_server.errors import ApiError
+
+_RECENT = 64
+"""Ends of requests whose rate says when there is room again."""
+_LONGEST_RETRY_S = 60
+"""What is estimated beyond it is a guess."""
+
+
+@dataclass(eq=False, slots=True)
+class _Turn:
+    completions: int
+    come: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Share:
+    """Counts what its clients hold.
+
+    Args:
+        name: of its clients.
+        requests: that are here at a time, sampled or waiting for it.
+        body_bytes: of the bodies of these.
+        completions: sampled at a time. A request for more of them is sampled alone.
+        patience_s: how long a request may wait for its turn; None is to its end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        requests: int,
+        body_bytes: float = math.inf,
+        completions: float = math.inf,
+        patience_s: float | None = None,
+    ) -> None:
+        self.name = name
+        self.here = 0
+        """requests"""
+        self.sampling = 0
+        """completions"""
+        self._requests, self._body_bytes, self._completions = requests, body_bytes, completions
+        self._patience_s = patience_s
+        self._held_bytes = 0
+        self._turns: deque[_Turn] = deque()
+        self._ends = deque([monotonic()], maxlen=_RECENT)
+        """When requests ended, the oldest first. The first one may be when a request came here, and was alone."""
+
+    @property
+    def waiting(self) -> int:
+        """Completions whose turn has not come."""
+        return sum(turn.completions for turn in self._turns)
+
+    @contextmanager
+    def enter(self) -> Iterator[Callable[[int], None]]:
+        """A request is here; what this gives is to be called with the size of each piece of its body.
+
+        Raises:
+            ApiError: 429 when there is no room for the request, or the piece.
+        """
+        if self.here >= self._requests:
+            raise self._full(f"{self.here} requests of {self.name} are here, as many as may be")
+        if not self.here:
+            self._ends = deque([monotonic()], maxlen=_RECENT)
+        self.here += 1
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self._held_bytes + size > self._body_bytes:
+                raise self._full(f"requests of {self._held_bytes} bytes of {self.name} are here, and {size} more came")
+            held += size
+            self._held_bytes += size
+
+        try:
+            yield hold
+        finally:
+            self.here -= 1
+            self._held_bytes -= held
+            self._ends.append(monotonic())
+
+    @asynccontextmanager
+    async def turn(self, completions: int) -> AsyncIterator[None]:
+        """Waits until so many may be sampled. Raises ApiError 429 where that takes too long."""
+        turn = _Turn(completions)
+        self._turns.append(turn)
+        try:
+            self._call()
+            await self._come(turn)
+            yield
+        finally:
+            if turn.come.is_set():
+                self.sampling -= completions
+            else:
+                self._turns.remove(turn)
+            self._call()
+
+    def _call(self) -> None:
+        """Those whose turn it is, and none of them before one that came earlier."""
+        while self._turns and self._fits(self._turns[0].completions):
+            turn = self._turns.popleft()
+            self.sampling += turn.completions
+            turn.come.set()
+
+    def _fits(self, completions: int) -> bool:
+        return not self.sampling or self.sampling + completions <= self._completions
+
+    async def _come(self, turn: _Turn) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await turn.come.wait()
+        except TimeoutError:
+            raise self._full(f"no turn came in {self._patience_s:.0f} s") from None
+
+    def _full(self, detail: str) -> ApiError:
+        """With the time after which those who are here now are gone, at the rate at which others went. While none has
+        gone, that is as long again as it has taken."""
+        elapsed, ended = monotonic() - self._ends[0], len(self._ends) - 1
+        seconds = elapsed * self.here / ended if ended else elapsed
+        retry_after_s = min(max(math.ceil(seconds), 1), _LONGEST_RETRY_S)
+        fix = f"Ask again in {retry_after_s} s, as Retry-After says."
+        return ApiError(429, "too many requests", detail, fix=fix, retry_after_s=retry_after_s)
