@@ -1,6 +1,7 @@
 """A real PostgreSQL server for tests: its data in a temporary folder, reached on a free port of loopback."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from rl.buffer.schema import new_schema
 from rl.core.rundir import RunDir
 
 USER = "tally"
+GUARDED, PASSWORD = "guarded", f"{secrets.token_hex(8)}/@:"
+"""Another user, who needs a password and may make nothing."""
 LIMIT_S = 60.0
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 """Of the newest version that Debian has installed; None where there is none."""
@@ -44,6 +47,8 @@ class Server:
             shutil.chown(folder, "postgres", "postgres")
         trusting = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C", "--no-sync"]
         subprocess.run([*_binary("initdb"), f"--pgdata={self._data}", *trusting], check=True, capture_output=True)
+        access = self._data / "pg_hba.conf"
+        access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
         settings = {"port": self.port, "listen_addresses": address, "unix_socket_directories": folder}
         settings["fsync"] = "off"  # what is killed here are processes, not the machine
         with (self._data / "pg_hba.conf").open("a") as rules:
@@ -51,6 +56,7 @@ class Server:
         flags = [f"--{name}={value}" for name, value in settings.items()]
         self._command = [*enter, *_binary("postgres"), "-D", str(self._data), *flags]
         self.start()
+        self.ask(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
 
     def start(self) -> None:
         with self._log.open("ab") as log:
@@ -71,6 +77,10 @@ class Server:
     def stop(self) -> None:
         """Ends it as its administrator would, whoever is connected ("fast" mode)."""
         self._end(signal.SIGINT)
+
+    def wait(self) -> None:
+        """Returns once it has ended, by whomever."""
+        self._process.wait(LIMIT_S)
 
     def url(self, database: str) -> str:
         return f"postgresql://{USER}@{self.address}:{self.port}/{database}"

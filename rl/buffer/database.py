@@ -7,7 +7,8 @@ import sqlalchemy as sa
 
 from rl.buffer import postgres, sqlite
 from rl.buffer.patience import patient
-from rl.buffer.tables import metadata
+from rl.buffer.tables import groups, metadata
+from rl.core.errors import LedgerError
 
 
 class Database(Protocol):
@@ -44,10 +45,16 @@ def open_ledger(url: str) -> Database:
         url: `sqlite:///PATH`, or `postgresql://…` with a schema (see `rl.buffer.schema`).
 
     Raises:
-        LedgerError: it cannot be used.
+        LedgerError: it cannot be used, or is of another version.
     """
     database = sqlite.SQLite(url) if _is_sqlite(url) else postgres.PostgreSQL(url)
-    database.make(metadata)
+    try:
+        database.make(metadata)
+        with database.reads() as db:
+            db.execute(sa.select(groups).limit(0))  # whether its columns are those of this version
+    except LedgerError:
+        database.close()
+        raise
     return database
 
 

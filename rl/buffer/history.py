@@ -100,8 +100,12 @@ class History:
             what, fix = meaning(error) or (error, "wait until the run has started, or copy the whole run directory")
             return UsageError(f"cannot read the ledger {name}: {what}", fix=fix)
 
-        with self._engine.connect() as db:
-            db.execute(sa.select(groups).limit(1))  # whether it is a ledger, and of this version
+        try:
+            with self._engine.connect() as db:
+                db.execute(sa.select(groups).limit(1))  # whether it is a ledger, and of this version
+        except UsageError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._engine.dispose()

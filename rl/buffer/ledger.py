@@ -19,6 +19,10 @@ is refused.
 
 **A step's batch is recorded with its lease**, and kept by `rewind`: what was trained after the commit that a run goes
 back to is trained again in the same batches.
+
+**Who decides by what others do is alone** in its transaction, so no slot is issued twice, and no group leased twice.
+Many may `put` at a time, each its own group. A lease waits for the next group, whoever has it in hand: to pass over it
+(as SKIP LOCKED would) would break the order of issue.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +33,7 @@ import sqlalchemy as sa
 from rl.buffer import codec
 from rl.buffer.database import open_ledger
 from rl.buffer.patience import patiently
+from rl.buffer.proofs import check_proved, enter_proof
 from rl.buffer.tables import (
     OCCUPYING,
     PROBLEMS,
@@ -39,16 +44,11 @@ from rl.buffer.tables import (
     groups,
     groups_in_states,
     payloads,
-    proofs,
     requests,
 )
-from rl.core.errors import PublishError
 from rl.core.types import Group
 
 # Those of every group: to build a statement takes longer than to execute it.
-_PROVED = sa.select(proofs.c.sha256).where(
-    proofs.c.policy == sa.bindparam("of"), proofs.c.version == sa.bindparam("at")
-)
 _PUT = groups.update().where(groups.c.id == sa.bindparam("put"), groups.c.state == State.ISSUED)
 _STORE = payloads.insert()
 
@@ -78,8 +78,6 @@ class Buffer:
     def __init__(self, url: str, *, capacity: int, group_size: int) -> None:
         self.capacity_groups = capacity // group_size
         self._db = open_ledger(url)
-        with self._db.reads() as db:
-            db.execute(sa.select(groups).limit(0))  # whether its columns are those of this version
 
     def close(self) -> None:
         self._db.close()
@@ -112,8 +110,8 @@ class Buffer:
             PublishError: it was sampled by what no server has proved; it stays issued.
         """
         row, payload = codec.row(group), codec.encode(group)
-        with self._db.writes() as db:
-            self._check_proved(db, group)
+        with self._db.writes(alone=False) as db:
+            check_proved(db, group)
             if db.execute(_PUT, {"put": group.id, **row}).rowcount != 1:
                 raise LookupError(f"group {group.id} is not issued")
             db.execute(_STORE, {"id": group.id, "payload": payload})
@@ -135,11 +133,7 @@ class Buffer:
             PublishError: other bytes were proved under this version.
         """
         with self._db.writes() as db:
-            known = db.scalar(_PROVED, {"of": policy, "at": version})
-            if known is None:
-                db.execute(proofs.insert().values(policy=policy, version=version, sha256=sha256))
-            elif known != sha256:
-                raise PublishError(f"version {version} of {policy} was proved with {known[:12]}, not {sha256[:12]}")
+            enter_proof(db, policy, version, sha256)
 
     def lease(self, batch_groups: int, *, policy_version: int, max_staleness: int) -> list[Group]:
         """The batch recorded for step `policy_version + 1`, else the next in the order of issue, leased for that step;
@@ -152,8 +146,9 @@ class Buffer:
             again = (groups.c.state == State.READY) & (groups.c.step == step)
             ids = list(db.scalars(sa.select(groups.c.id).where(again).order_by(groups.c.id)))
             if not ids:
-                self._expire(db, oldest=policy_version - max_staleness)
-                ids = self._next_turn(db, batch_groups)
+                oldest = policy_version - max_staleness
+                self._expire(db, oldest)
+                ids = self._next_turn(db, batch_groups, oldest)
             self._move(db, ids, State.READY, {"state": State.LEASED, "step": step})
         return self.load(ids)
 
@@ -283,28 +278,19 @@ class Buffer:
         return max(0, self.capacity_groups - occupied)
 
     @staticmethod
-    def _check_proved(db: sa.Connection, group: Group) -> None:
-        for version in {sample.rollout.policy_version for sample in group.samples}:
-            proved = db.scalar(_PROVED, {"of": group.policy, "at": version})
-            if proved is None or proved != group.adapter_sha256:
-                bytes_ = (group.adapter_sha256 or "no adapter")[:12]
-                what = f"proved was {proved[:12]}" if proved else "nothing was proved"
-                message = f"a group was sampled by version {version} of {group.policy} with {bytes_}, but {what}"
-                raise PublishError(message, fix="see the servers' logs in logs/")
-
-    @staticmethod
-    def _expire(db: sa.Connection, *, oldest: int) -> None:
+    def _expire(db: sa.Connection, oldest: int) -> None:
         stale = (groups.c.state == State.READY) & groups.c.step.is_(None) & (groups.c.oldest_version < oldest)
         db.execute(groups.update().where(stale).values(state=State.EXPIRED))
 
     @staticmethod
-    def _next_turn(db: sa.Connection, batch_groups: int) -> list[int]:
-        """The ids of the first groups in the order of issue; none while one of them is not ready."""
+    def _next_turn(db: sa.Connection, batch_groups: int, oldest: int) -> list[int]:
+        """The ids of the first groups in the order of issue; none while one of them is not ready, or is to expire: it
+        may have been put since the others did."""
         waiting = groups.c.state.in_((State.ISSUED, State.READY))
-        query = sa.select(groups.c.id, groups.c.state).where(waiting).order_by(groups.c.id).limit(batch_groups)
-        turn = db.execute(query).all()
-        complete = len(turn) == batch_groups and all(row.state == State.READY for row in turn)
-        return [row.id for row in turn] if complete else []
+        first = sa.select(groups).where(waiting).order_by(groups.c.id).limit(batch_groups)
+        turn = db.execute(first).all()
+        ready = [row.id for row in turn if row.state == State.READY and row.oldest_version >= oldest]
+        return ready if len(ready) == batch_groups else []
 
     @staticmethod
     def _move(db: sa.Connection, ids: Sequence[int], source: State, values: Mapping[str, object]) -> None:

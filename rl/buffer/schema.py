@@ -42,7 +42,7 @@ def url_of_environment() -> str | None:
         check_database_url(given, secret=True)
     except ValueError as error:
         raise UsageError(f"{URL_VARIABLE}: {error}") from None
-    return sa.make_url(given).set(password=None).render_as_string()
+    return sa.make_url(given)._replace(password=None).render_as_string()
 
 
 def check_database(url: str) -> None:
