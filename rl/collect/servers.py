@@ -4,6 +4,7 @@ Their addresses are given, or asked for again and again: then servers may join a
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from rl.core import metrics
 from rl.core.errors import LedgerError, ServerError, UnavailableError
 from rollout_server.schema import GenerateRequest, GenerateResponse, Health
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AWAY_LIMIT_S = START_LIMIT_S
@@ -53,6 +55,7 @@ class _Server:
         if self.away_since is None:
             self.away_since = asyncio.get_running_loop().time()
         if self.there:
+            logger.warning("the server at %s is away: %s", self.client.url, error, extra={"server": self.client.url})
             self.back = asyncio.create_task(self._come_back())
 
     async def _come_back(self) -> None:
@@ -62,6 +65,7 @@ class _Server:
             await asyncio.sleep(AWAY_S)
             with suppress(ServerError):
                 ready = (await self.client.health()).status == "ready"
+        logger.info("the server at %s is back", self.client.url, extra={"server": self.client.url})
 
 
 class Servers:

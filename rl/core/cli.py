@@ -10,7 +10,6 @@ import errno
 import os
 import sys
 import tomllib
-import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from rl.core import log
 from rl.core.config import STARTER, TrainConfig, defaults_of
 from rl.core.errors import TallyError, UsageError
 
@@ -231,8 +231,7 @@ def _description(name: str) -> str:
 
 
 def _say(error: TallyError) -> int:
-    fix = f"\n  fix: {error.fix}" if error.fix else ""
-    print(f"error: {error}{fix}", file=sys.stderr)
+    log.last_words(str(error), fix=error.fix)
     return error.exit_code
 
 
@@ -248,8 +247,7 @@ def _say_defect(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = f": {error.filename}" if error.filename else ""
         return _say(TallyError(f"{error.strerror}{where}", fix="make room on the disk, or mend it, and go on"))
-    traceback.print_exception(error)
-    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+    log.last_words(f"{type(error).__name__}: {error}", cause=error)
     return 1
 
 

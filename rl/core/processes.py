@@ -7,10 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rl.core import log
 from rl.core.errors import DivergedError, TallyError, UsageError
 from rl.core.nursery import Nursery
 from rl.core.parent import die_with_parent
@@ -80,13 +82,17 @@ class Child:
         return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def last_words(self) -> str:
-        """Why it ended: its first `error:` line with its fix, else the last line of its log that has a word."""
+        """Why it ended: its first `log.last_words`, or `error:` line, with the fix; else the last line of its log that
+        has a word."""
         lines = [line for line in self.said().splitlines() if any(map(str.isalnum, line))]
-        errors = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-        if not errors:
-            return "".join(lines[-1:]) or "it said nothing"
-        fix = [line for line in lines[errors[0] + 1 :][:1] if line.startswith("  fix: ")]
-        return "\n".join([lines[errors[0]].removeprefix("error: "), *fix])
+        for line, after in zip_longest(lines, lines[1:], fillvalue=""):
+            if line.startswith("error: "):
+                fix = after.removeprefix("  fix: ") if after.startswith("  fix: ") else ""
+                return log.with_fix(line.removeprefix("error: "), fix)
+            if (entry := log.parsed(line)).get("level") == "critical":
+                return log.with_fix(entry["message"], entry.get("fix", ""))
+        last = lines[-1] if lines else "it said nothing"
+        return str(log.parsed(last).get("message", last))
 
     def terminate(self) -> None:
         if self.exit_code is None:

@@ -26,7 +26,7 @@ PLACES = {"supervisor": 0, "collector": 1, "evaluator": 2, "learner": 10}
 """Of each process of a run, counted from the port of its supervisor; the ranks of the learner follow one another."""
 AGAIN_S = 1.0
 """Between two looks whether a port is free again."""
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Vitals:
@@ -181,7 +181,7 @@ def _answer(app: "ASGIApp", host: str, port: int) -> None:
             break
         except OSError as error:
             if not waits:
-                log.warning("waits for %s:%d to answer on: %s", host, port, error.strerror)
+                logger.warning("waits for %s:%d to answer on: %s", host, port, error.strerror)
             waits = True
             time.sleep(AGAIN_S)
     uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")).run(sockets=[listener])

@@ -4,12 +4,12 @@ It makes the evaluations that the ledger asks for, on held-out problems first, u
 """
 
 import asyncio
-import sys
+import logging
 
 from rewards import VerifierPool
 from rl.buffer.ledger import Buffer
 from rl.collect.servers import Servers
-from rl.core import cli, metrics, telemetry
+from rl.core import cli, log, metrics, telemetry
 from rl.core.errors import TallyError
 from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir, name_of
@@ -21,6 +21,7 @@ from rl.problems.prompt import Prompter
 from rl.problems.sources import load_eval_sets
 
 LOOK_S = 0.25
+logger = logging.getLogger("rl.evaluate")
 
 
 async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals: telemetry.Vitals) -> None:
@@ -36,11 +37,13 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
         tasks.create_task(beat(pulse_file(run, "evaluator")))
         tasks.create_task(vitals.turning())
         servers.measure()
-        health = await servers.wait_ready()
+        with log.waiting("a server that serves"):
+            health = await servers.wait_ready()
         for problems in sets.values():
             prompter.check_length(problems, health.max_model_len or 0, config.max_tokens)
         evaluator = Evaluator(config, servers, prompter, verifiers)
         vitals.ready = lambda: servers.there > 0
+        logger.info("ready: evaluates on %s", ", ".join(sets))
         while True:
             if not (awaited := buffer.awaited()):
                 await asyncio.sleep(LOOK_S)
@@ -49,7 +52,7 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
             try:
                 adapter = read_adapter(run.checkpoints / name_of(step))
             except TallyError as damage:  # it has cost an evaluation, and must not cost the run
-                print(f"{damage}; its evaluations will be missing", file=sys.stderr, flush=True)
+                logger.warning("%s; its evaluations will be missing", damage, extra={"step": step})
                 buffer.forget_commit(step)
                 continue
             result = await evaluator.evaluate(
@@ -75,6 +78,7 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
 def main(argv: list[str]) -> None:
     args = cli.process_args(argv, "rl.evaluate", "The evaluator of a run.")
     run, vitals = RunDir(args.run), telemetry.Vitals()
+    log.begin(run.root, "evaluator")
     shown = [metrics.SAMPLING, metrics.EVALUATING]
     telemetry.serve(run, "evaluator", vitals, shown, host=args.metrics_host, port=args.metrics_port)
     asyncio.run(run_evaluator(run, args.server_urls, args.policy, vitals))

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from rl.evaluate.draft import Draft
 from rl.evaluate.result import EvalResult, QuestionResult, hash_problems, summary
 from rl.problems.prompt import Prompter
 
+logger = logging.getLogger(__name__)
 IN_FLIGHT = 16
 """Questions asked at once: enough to fill the server's batches, few enough to leave room for training."""
 
@@ -129,9 +131,13 @@ def measure(result: EvalResult) -> None:
     metrics.EVALUATION_SECONDS.labels(result.set).observe(result.seconds)
     metrics.QUESTIONS.labels(result.set).inc(len(result.questions))
     metrics.EVALUATED_STEP.labels(result.set).set(result.step)
+    facts = {"set": result.set, "step": result.step, "seconds": result.seconds}
     if estimate := summary(result)["pass@1"]:
-        for bound in ("value", "low", "high"):
-            metrics.PASS_AT_1.labels(result.set, bound).set(getattr(estimate, bound))
+        bounds = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+        for bound, value in bounds.items():
+            metrics.PASS_AT_1.labels(result.set, bound).set(value)
+        facts["pass_at_1"] = bounds
+    logger.info("evaluated %s at step %d", result.set, result.step, extra=facts)
 
 
 def question_result(group: Group) -> QuestionResult:

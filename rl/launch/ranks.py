@@ -7,15 +7,15 @@ so it imports for them, and leaves CUDA alone.
 
 import os
 import signal
-import sys
 import uuid
+from pathlib import Path
 from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from rl.core import cli
+from rl.core import cli, log
 from rl.core.nursery import cuda_left_alone, run_module
 from rl.core.processes import REASONS, STOP_S
 
@@ -24,6 +24,7 @@ HOST = "localhost"  # the agent would look its own name up
 
 def main(argv: list[str]) -> int:
     ranks, *arguments = argv
+    log.begin(Path(arguments[0]), "learner")
     with cuda_left_alone():  # the configuration asks for GPUs
         config = LaunchConfig(
             min_nodes=1,
@@ -61,7 +62,7 @@ def _exit_code(failure: ProcessFailure) -> int:
         return failure.exitcode
     if failure.exitcode < 0:
         killer = signal.Signals(-failure.exitcode).name
-        print(f"error: rank {failure.local_rank} was killed by {killer}", file=sys.stderr)
+        log.last_words(f"rank {failure.local_rank} was killed by {killer}")
     return 1
 
 

@@ -75,6 +75,8 @@ class Supervisor:
         run.cut_unfinished_record()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)
+        host, port = self._ports.host, self._ports.first
+        telemetry.serve(run, "supervisor", self._vitals, [metrics.SUPERVISING], host=host, port=port)
         with closing(self._buffer) as buffer:
             start = self._go_back(print)
             if self._ended and not self._awaited():
@@ -90,9 +92,7 @@ class Supervisor:
                 console.status("starting")
                 crew = self._crew(children, console)
                 crew.start()
-                self._vitals.ready = lambda: True
-                host, port = self._ports.host, self._ports.first
-                telemetry.serve(run, "supervisor", self._vitals, [metrics.SUPERVISING], host=host, port=port)
+                self._vitals.ready = lambda: self._ended is None and not self._interrupts
                 tail = MetricsTail(run.metrics_file)
                 watched = self._watch(crew, tail, console)
                 for _ in watched:

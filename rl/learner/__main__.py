@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from rl.collect.servers import Servers
-from rl.core import cli, metrics, telemetry
+from rl.core import cli, log, metrics, telemetry
 from rl.core.errors import UsageError
 from rl.core.parent import die_with_parent
 from rl.core.pulse import beat_in_thread, pulse_file
@@ -30,7 +30,8 @@ async def train(run: RunDir, server_urls: list[str], policy: str, vitals: RankVi
     if server_urls:
         async with Servers(server_urls) as servers:
             training = Training(run, servers, policy, vitals)
-            await servers.wait_ready()
+            with log.waiting("a server that serves"):
+                await servers.wait_ready()
             await training.run()
     else:
         await Training(run, None, policy, vitals).run()
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"{run.root} is no replay: its learner needs rollout servers", fix="give --server-url")
     rank = int(os.environ["RANK"])
     role, vitals = f"learner-{rank}", RankVitals(leads=rank == 0)
+    log.begin(run.root, role)
     beat_in_thread(pulse_file(run, role))
     port = None if args.metrics_port is None else args.metrics_port + rank
     telemetry.serve(run, role, vitals, [metrics.LEARNING], host=args.metrics_host, port=port)

@@ -1,6 +1,7 @@
 """The loop of the learner: lease, step, publish, free the slots, log, save."""
 
 import asyncio
+import logging
 import time
 from dataclasses import asdict
 
@@ -25,6 +26,7 @@ from rl.problems.order import ProblemOrder
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
 
+logger = logging.getLogger(__name__)
 CANARY_PROMPTS = 2
 LOOK_S = 0.01
 HEAL_S = 1.0
@@ -71,6 +73,7 @@ class Training:
             self._vitals.enter("wait")
             groups = await self._next_batch(step)
             if groups is None:
+                logger.info("asked to stop after step %d", step - 1, extra={"step": step - 1})
                 return self._save(step - 1)
             wait_s = time.monotonic() - begin
             self._vitals.enter("train")
@@ -83,8 +86,10 @@ class Training:
             record = step_record(step, groups, turn, stats, proof, self._order, wait_s=wait_s, step_s=step_s)
             self._run.log(kind="step", samples=step * self._config.batch, **record)
             measure(record, groups)
+            logger.debug("step %d", step, extra=record)
             if step % self._config.save_every == 0 or step == self._config.steps or self._evaluates(step):
                 self._save(step)
+        logger.info("all %d steps are made", self._config.steps)
 
     def _resume(self) -> int:
         """Loads the newest commit, if there is one; returns its step."""
@@ -139,6 +144,7 @@ class Training:
         self._vitals.enter("publish")
         proof = await self._publisher.publish(version)
         metrics.PUBLISH_SECONDS.observe(proof.publish_s)
+        logger.info("accepted version %d", version, extra={"version": version, **asdict(proof)})
         self._run.log(kind="publish", step=version, **asdict(proof))
         return proof
 
@@ -151,6 +157,7 @@ class Training:
         if self._buffer.newest_commit() != (step, name):  # what is committed is never written again
             checkpoint.save(self._run.checkpoints / name, step, self._learner.policy, self._learner.optimizer)
         self._buffer.commit(step, name, evaluate=self._config.eval_sets if self._evaluates(step) else ())
+        logger.info("saved %s", name, extra={"step": step, "checkpoint": name})
         checkpoint.prune(self._run, self._buffer, self._config.keep)
 
     def _evaluates(self, step: int) -> bool:

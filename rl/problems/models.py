@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rl.core import log
 from rl.core.config import STARTERS, TrainConfig
 from rl.core.errors import UsageError, first_line
 from rl.problems import random_weights
@@ -115,7 +116,7 @@ def _fetch(config: TrainConfig) -> Path:
         info = _ask_hub(config)
         wanted = _wanted(config)
         size = sum(file.size or 0 for file in info.siblings or [] if any(Path(file.rfilename).match(p) for p in wanted))
-        print(f"fetching {config.model} at {str(info.sha)[:12]} ({size / 1e9:.1f} GB)", file=sys.stderr)
+        log.say(f"fetching {config.model} at {str(info.sha)[:12]} ({size / 1e9:.1f} GB)")
         if not sys.stderr.isatty():
             disable_progress_bars()
         return Path(snapshot_download(config.model, revision=info.sha, allow_patterns=wanted))

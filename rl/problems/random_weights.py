@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import string
-import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from rl.core import log
 from rl.core.errors import TallyError, UsageError, first_line
 
 FORMAT = 1
@@ -127,7 +127,7 @@ def random_model(settings: dict[str, Any], tokenizer: Path | None, *, scaled: bo
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tally" / "random-weights"
     folder = cache / key.hexdigest()[:16]
     if not folder.exists():
-        print(f"making random weights in {folder}", file=sys.stderr)
+        log.say(f"making random weights in {folder}")
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix=".making-") as scratch:

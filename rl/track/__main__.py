@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 from threading import Event
 
-from rl.core import cli
+from rl.core import cli, log
 from rl.core.rundir import RunDir
 
 
@@ -12,12 +12,13 @@ def main(argv: list[str]) -> None:
     parser = cli.Parser(prog="python -m rl.track", description="Follows a run for W&B and TensorBoard.")
     parser.add_argument("run", type=Path)
     run = RunDir(parser.parse_args(argv).run)
+    log.begin(run.root, "tracker")
     ended = Event()
     signal.signal(signal.SIGTERM, lambda number, frame: ended.set())  # it may come before what follows is loaded
     from rl.track import tracker
 
     tracker.yield_to_others()
-    print(tracker.track(run, run.config(), ended, live=True))
+    log.say(tracker.track(run, run.config(), ended, live=True))
 
 
 if __name__ == "__main__":

@@ -59,11 +59,12 @@ def has_gone(process: psutil.Process) -> bool:
 
 
 def test_a_reason_is_handed_on(tmp_path: Path, ranks: Callable[..., Child]) -> None:
-    """That of both ranks: without a server there is only a replay, and this run is none."""
+    """That of both ranks: this is no run."""
     run = new_run(tmp_path / "run")
+    run.config_file.unlink()
     agent = ranks(run)
     wait_until(lambda: agent.exit_code is not None, "its end")
-    assert agent.ending == f"ended with exit code 2: {run.root} is no replay: its learner needs rollout servers"
+    assert agent.ending == f"ended with exit code 2: {run.root} is not a run: it has no config.json"
 
 
 def test_a_rank_that_is_killed_is_an_accident_and_the_other_says_nothing(
@@ -75,7 +76,7 @@ def test_a_rank_that_is_killed_is_an_accident_and_the_other_says_nothing(
     both[1].kill()
     wait_until(lambda: agent.exit_code is not None, "its end")
     assert agent.ending == "ended with exit code 1: rank 1 was killed by SIGKILL"
-    assert agent.said().count("error: ") == 1
+    assert agent.said().count('"critical"') == 1
     wait_until(lambda: all(map(has_gone, both)), "the end of both")
 
 

@@ -130,7 +130,7 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_wandb_online(run: RunDir) -> N
             n = len(run.metrics_file.read_text().splitlines())
             wait_until(lambda n=n: len(server.rows) == n + 1, tracker)  # while the run goes on
             tracker.terminate()
-            said, _ = tracker.communicate(timeout=LIMIT_S)
+            _, said = tracker.communicate(timeout=LIMIT_S)
             assert tracker.returncode == 0
             assert "everything is uploaded" in said
             assert server.ended == launch
@@ -158,9 +158,9 @@ def test_a_tracker_that_is_asked_to_end_writes_the_rest(run: RunDir) -> None:
     wait_until(lambda: any(run.wandb.glob("*/run-*.wandb")), tracker)
     run.log(**step_record(7))
     tracker.terminate()
-    out, _ = tracker.communicate(timeout=LIMIT_S)
+    _, said = tracker.communicate(timeout=LIMIT_S)
     assert tracker.returncode == 0
-    assert "wandb sync" in out
+    assert "wandb sync" in said
     assert_holds_everything(run)
 
 
@@ -191,7 +191,7 @@ def size_of(run: RunDir) -> int:
 def follow(run: RunDir, **env: str) -> "subprocess.Popen[str]":
     """The tracker's process, as a run starts it."""
     command = [sys.executable, "-m", "rl.track", str(run.root)]
-    return subprocess.Popen(command, env=environment(run, **env), stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(run, **env), stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition: Callable[[], bool], tracker: "subprocess.Popen[str]") -> None:
