@@ -86,7 +86,7 @@ class ServerClient:
         """Returns once the server's engine serves.
 
         Raises:
-            ServerError: the engine failed, or is not ready after `limit_s` seconds.
+            ServerError: the engine failed, or is not ready after `limit_s` seconds; or it wants another key.
         """
         try:
             async with asyncio.timeout(limit_s):
@@ -97,6 +97,7 @@ class ServerClient:
         if health.status == "failed":
             await asyncio.sleep(ENDING_S)
             raise ServerError(f"the engine of the server at {self.url} failed: {health.detail}")
+        await self.policies()  # which needs the server's key
         return health
 
     async def wait_accepted(self, policy: str, limit_s: float = START_LIMIT_S) -> Health:
