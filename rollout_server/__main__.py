@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory", type=float, default=0.9, help="fraction of the GPU's memory to use")
     parser.add_argument("--cpu-cache", type=float, default=0.5, help="GiB of KV cache on CPU")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
-    parser.add_argument("--pulse", type=Path, metavar="FILE", help="touch this file each second while the loop turns")
+    parser.add_argument("--pulse", type=Path, metavar="FILE", help="touch this file each second while the server works")
     return parser
 
 
@@ -180,7 +180,7 @@ async def _serve(
     loaded = asyncio.Event()
     running = asyncio.create_task(_run(engine, loaded))
     running.add_done_callback(lambda _: stop())
-    beating = asyncio.create_task(_beat(args.pulse)) if args.pulse else None
+    beating = asyncio.create_task(_beat(args.pulse, engine)) if args.pulse else None
     await server.serve(sockets=[listener])
     engine.close()
     await asyncio.wait({running}, timeout=_STOP_SECONDS)
@@ -203,9 +203,13 @@ async def _run(engine: "Engine", loaded: asyncio.Event) -> None:
     await engine.join()
 
 
-async def _beat(file: Path) -> None:
+async def _beat(file: Path, engine: "Engine") -> None:
+    """Signs of life, while both loops turn: this one, and the engine's."""
+    from rollout_server.engines import stands_still
+
     while True:
-        file.touch()
+        if not stands_still(engine):
+            file.touch()
         await asyncio.sleep(_BEAT_SECONDS)
 
 

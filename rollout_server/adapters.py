@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
-from rollout_server import adapter_file
+from rollout_server import adapter_file, metrics
 from rollout_server.engines import Adapter, Engine
 from rollout_server.errors import ApiError
 from rollout_server.schema import AdapterReceipt
@@ -65,6 +66,7 @@ class Adapters:
         Raises:
             ApiError: 400 or 422 as `adapter_file.check`, 409 when the version holds other bytes.
         """
+        start = monotonic()
         file = await asyncio.to_thread(adapter_file.check, body, sha256, self._engine.facts)
         async with self._putting:
             present = self._policies.get(policy, {}).get(number)
@@ -79,6 +81,7 @@ class Adapters:
             except BaseException:
                 shutil.rmtree(adapter.path, ignore_errors=True)
                 raise
+            metrics.LOADING.observe(monotonic() - start)
             version = _Version(adapter=adapter, modules=file.modules)
             self._policies.setdefault(policy, {})[number] = version
             await self._drop_oldest(policy, but=version)

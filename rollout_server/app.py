@@ -5,12 +5,13 @@ from typing import Annotated
 
 from fastapi import FastAPI, Header, Request, Response
 from fastapi import Path as PathParam
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from rollout_server import adapter_file
+from rollout_server import adapter_file, metrics
 from rollout_server.access import Gate
 from rollout_server.adapters import Adapters
 from rollout_server.door import Door, read_body
-from rollout_server.engines import Engine, Facts
+from rollout_server.engines import Engine, Facts, stands_still
 from rollout_server.limits import (
     GUESTS,
     UPLOAD_LIMIT_S,
@@ -58,20 +59,27 @@ def create_app(
         guests: requests of OpenAI's clients that may be here at a time.
     """
     app = FastAPI(title="Rollout server", docs_url=None, redoc_url=None)
+    model = served_name or engine.model
     adapters = Adapters(engine, folder, keep=keep)
     wire, guest, uploads = wire_share(), guest_share(guests), upload_share()
     answer_errors(app, engine)
-    add_openai_paths(app, engine, adapters, served_name or engine.model, guest)
+    add_openai_paths(app, engine, adapters, model, guest)
     app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)
     app.add_middleware(Gate, key=key, refusal=no_key)
+    app.add_middleware(metrics.Counted)
+    metrics.ADAPTERS.set_function(lambda: sum(1 for _ in adapters))
+    for share in (wire, guest, uploads):
+        metrics.watch(share)
 
     @app.get("/health", response_model=Health)
     async def health() -> Response:
-        return answer(_health(engine))
+        said = _health(engine, model)
+        return answer(said, status=503 if said.status == "failed" else 200)
 
     @app.get("/ready", response_model=Health)
     async def ready() -> Response:
-        return answer(_health(engine), status=200 if engine.status == "ready" else 503)
+        said = _health(engine, model)
+        return answer(said, status=200 if said.status == "ready" else 503)
 
     @app.get("/v1/policies", response_model=Policies)
     async def policies() -> Response:
@@ -105,23 +113,25 @@ def create_app(
     async def sample(body: GenerateRequest) -> GenerateResponse:
         async with adapters.use(body.policy, body.policy_version) as adapter, wire.turn(len(body.prompts) * body.n):
             completions = await engine.generate(body, adapter)
+        tokens = sum(len(completion.token_ids) for siblings in completions for completion in siblings)
+        metrics.count_sampled(wire.name, len(body.prompts) * body.n, sum(map(len, body.prompts)), tokens)
         sha256 = adapter.sha256 if adapter else None
         return GenerateResponse.model_construct(completions=completions, adapter_sha256=sha256)
 
     @app.get("/metrics")
-    async def metrics() -> Response:
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
+    async def measured() -> Response:
+        metrics.READY.set(_health(engine, model).status == "ready")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
-def _health(engine: Engine) -> Health:
+def _health(engine: Engine, model: str) -> Health:
+    if stands_still(engine):
+        detail = f"the engine has not taken a step for {engine.silent_s:.0f} s"
+        return Health(status="failed", model=model, engine=engine.name, detail=detail)
     length = engine.facts.max_model_len if engine.status == "ready" else None
-    return Health(
-        status=engine.status, model=engine.model, engine=engine.name, max_model_len=length, detail=engine.detail
-    )
+    return Health(status=engine.status, model=model, engine=engine.name, max_model_len=length, detail=engine.detail)
 
 
 def _check(request: GenerateRequest, facts: Facts) -> None:

@@ -38,18 +38,18 @@ def check_sampling(temperature: float, n: int) -> None:
 def wire_share() -> Share:
     """Of the run's own requests: 512 groups and an evaluation's 16 are a quarter of what may be here, and are sampled
     at the same time. As Python's lists the bodies take at most some hundred MB."""
-    return Share("the wire", requests=2048, body_bytes=2**26, completions=8192)
+    return Share("wire", requests=2048, body_bytes=2**26, completions=8192)
 
 
 def guest_share(requests: int) -> Share:
     """Of OpenAI's clients: as much as vLLM samples at a time on a small machine, so that the wire's next completion
     waits for one of theirs at the most."""
-    return Share("OpenAI's clients", requests=requests, body_bytes=2**25, completions=128, patience_s=60.0)
+    return Share("guest", requests=requests, body_bytes=2**25, completions=128, patience_s=60.0)
 
 
 def upload_share() -> Share:
     """Of adapters, which are held as a whole and may have a GB: a sweep's runs publish at about the same time."""
-    return Share("uploads", requests=4)
+    return Share("upload", requests=4)
 
 
 def check_count(prompts: int, n: int) -> None:

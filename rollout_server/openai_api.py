@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from jinja2 import TemplateError
 from starlette.types import Receive, Scope, Send
 
-from rollout_server import openai_format
+from rollout_server import metrics, openai_format
 from rollout_server.adapters import Adapters
 from rollout_server.engines import Adapter, Engine, Piece, TextRequest, Tokenizer
 from rollout_server.errors import ApiError, EngineError
@@ -145,10 +145,11 @@ class _Api:
     async def _whole(self, model: str, asked: TextRequest, form: Format) -> Json:
         async with self._sampled(model, asked) as (adapter, stream):
             pieces = sorted([piece async for piece in stream], key=lambda piece: piece.index)
+        usage = self._usage(asked, sum(piece.token_count for piece in pieces))
         return {
             **openai_format.envelope(form, self._name(adapter), stream=False),
             "choices": [form.choice(piece) for piece in pieces],
-            "usage": _usage(asked, sum(piece.token_count for piece in pieces)),
+            "usage": usage,
         }
 
     async def _events(
@@ -171,8 +172,9 @@ class _Api:
             _, body = openai_format.error(engine_problem(self._engine, error))
             yield openai_format.event(body)
             return
+        usage = self._usage(asked, tokens)
         if include_usage:
-            yield openai_format.event({**head, "choices": [], "usage": _usage(asked, tokens)})
+            yield openai_format.event({**head, "choices": [], "usage": usage})
         yield openai_format.LAST_EVENT
 
     @asynccontextmanager
@@ -186,6 +188,12 @@ class _Api:
             aclosing(self._engine.stream(asked, adapter)) as stream,
         ):
             yield adapter, stream
+
+    def _usage(self, asked: TextRequest, completion_tokens: int) -> Json:
+        """Counts what was sampled, and says so."""
+        prompt_tokens = sum(map(len, asked.prompts))
+        metrics.count_sampled(self._share.name, len(asked.prompts) * asked.n, prompt_tokens, completion_tokens)
+        return openai_format.usage(prompt_tokens, completion_tokens)
 
     def _hold(self, model: str) -> AbstractAsyncContextManager[Adapter | None]:
         if model == self._base:
@@ -221,10 +229,6 @@ def _chat_prompt(body: ChatRequest, tokenizer: Tokenizer) -> list[int]:
         fix = "Send messages in the order and of the roles that it takes."
         raise invalid(f"the model's chat template refuses these messages: {error}", fix=fix) from None
     return tokenizer.encode(text, add_special_tokens=False)
-
-
-def _usage(asked: TextRequest, completion_tokens: int) -> Json:
-    return openai_format.usage(sum(map(len, asked.prompts)), completion_tokens)
 
 
 class _EventStream(StreamingResponse):

@@ -30,7 +30,7 @@ class Share:
     """Counts what its clients hold.
 
     Args:
-        name: of its clients.
+        name: of its clients, or what they ask.
         requests: that are here at a time, sampled or waiting for it.
         body_bytes: of the bodies of these.
         completions: sampled at a time. A request for more of them is sampled alone.
@@ -71,7 +71,7 @@ class Share:
             ApiError: 429 when there is no room for the request, or the piece.
         """
         if self.here >= self._requests:
-            raise self._full(f"{self.here} requests of {self.name} are here, as many as may be")
+            raise self._full(f"{self.here} {self.name} requests are here, as many as may be")
         if not self.here:
             self._ends = deque([monotonic()], maxlen=_RECENT)
         self.here += 1
@@ -80,7 +80,9 @@ class Share:
         def hold(size: int) -> None:
             nonlocal held
             if self._held_bytes + size > self._body_bytes:
-                raise self._full(f"requests of {self._held_bytes} bytes of {self.name} are here, and {size} more came")
+                raise self._full(
+                    f"the {self.name} requests that are here have {self._held_bytes} bytes, and {size} more came"
+                )
             held += size
             self._held_bytes += size
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from rollout_server import openai_format
+from rollout_server import metrics, openai_format
 from rollout_server.access import KEY_NEEDED, SEND_KEY
 from rollout_server.engines import Engine
 from rollout_server.errors import ApiError, EngineError
@@ -52,6 +52,7 @@ def engine_problem(engine: Engine, error: EngineError) -> ApiError:
 
 def refusal(scope: Scope, error: ApiError, *, param: str | None = None) -> Response:
     """The body of an error: `ErrorBody`, or OpenAI's on its paths."""
+    metrics.REFUSED.labels(error.title).inc()
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if _is_openai(scope["path"]):
         status, body = openai_format.error(error, param)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from pydantic import ValidationError
 
 from rl.core.errors import ServerError, UnavailableError, UnknownVersionError, UsageError
 from rollout_server.access import AccessError, api_key
@@ -75,8 +76,13 @@ class ServerClient:
         await self._http.aclose()
 
     async def health(self) -> Health:
-        """Of a server that speaks our wire, loading or ready."""
-        health = Health.model_validate_json(await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S))
+        """Of a server that speaks our wire, whether its engine serves or not."""
+        answer = await self._answer("GET", "/health", limit_s=SILENCE_LIMIT_S)
+        try:
+            health = Health.model_validate_json(answer.content)
+        except ValidationError:
+            self._check(answer)
+            raise
         if health.wire_schema != SCHEMA:
             message = f"the server at {self.url} speaks wire schema {health.wire_schema}, this client {SCHEMA}"
             raise ServerError(message, fix="run server and client from the same version of Tally")
@@ -165,7 +171,7 @@ class ServerClient:
             await asyncio.wait({answering, silence}, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 return answering.result()
-            raise UnavailableError(f"the rollout server at {self.url} is silent: /health is not answered")
+            raise UnavailableError(f"the rollout server at {self.url} is silent, or says that it does not serve")
         finally:
             self._waiting -= 1
             answering.cancel()
@@ -174,7 +180,7 @@ class ServerClient:
                 self._silence = None
 
     async def _fall_silent(self) -> None:
-        """Returns once the server does not answer /health; one look serves all calls that wait."""
+        """Returns once the server does not answer /health, or does not serve; one look is for all calls that wait."""
         while True:
             await asyncio.sleep(PULSE_S)
             try:
@@ -191,6 +197,20 @@ class ServerClient:
         *,
         limit_s: float | None,
     ) -> bytes:
+        answer = await self._answer(method, path, content, headers, limit_s=limit_s)
+        self._check(answer)
+        return answer.content
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        content: bytes | str | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        limit_s: float | None,
+    ) -> httpx.Response:
+        """Raises UnavailableError where there is none."""
         headers = {"content-type": "application/json"} | (headers or {})
         try:
             async with asyncio.timeout(limit_s):
@@ -198,14 +218,18 @@ class ServerClient:
                     answer := await self._http.request(method, path, content=content, headers=headers)
                 ).status_code == TOO_MANY:
                     await asyncio.sleep(_retry_after_s(answer))
+                return answer
         except TimeoutError:
             message = f"the rollout server at {self.url} did not answer {method} {path} within {limit_s} s"
             raise UnavailableError(message) from None
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"no answer from the rollout server at {self.url}: {reason}") from error
+
+    def _check(self, answer: httpx.Response) -> None:
+        """Raises ServerError, or the kind of it, for a refusal."""
         if answer.is_success:
-            return answer.content
+            return
         try:
             body = answer.json()
             title, message, fix = str(body["title"]), f"{body['title']}: {body['detail']}", str(body["fix"])
@@ -213,7 +237,8 @@ class ServerClient:
             title, message, fix = "", answer.text[:500], ""
         unavailable = UnavailableError if answer.status_code in NOT_NOW else ServerError
         kind = UnknownVersionError if title in UNKNOWN else unavailable
-        raise kind(f"{self.url}: {method} {path} was refused ({answer.status_code}): {message}", fix=fix)
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        raise kind(f"{self.url}: {asked} was refused ({answer.status_code}): {message}", fix=fix)
 
 
 def _retry_after_s(answer: httpx.Response) -> float:

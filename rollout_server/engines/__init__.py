@@ -106,6 +106,11 @@ class Piece:
     """None while more comes."""
 
 
+STILL_S = 300.0
+"""After which an engine that takes no step is given up. On a CPU a step may take a minute, where it begins with 2,048
+tokens of prompts to a model of 1.5B."""
+
+
 class Engine(Protocol):
     """Holds one base model and its adapters. All methods are called from one event loop."""
 
@@ -114,6 +119,11 @@ class Engine(Protocol):
     status: Status
     detail: str
     """Why the status is "failed", in one sentence."""
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine took a step, while it has something to do; else 0."""
+        ...
 
     async def start(self) -> None:
         """Load the model; afterwards the status is "ready". Raises EngineError."""
@@ -153,3 +163,7 @@ class Engine(Protocol):
     async def remove_adapter(self, adapter: Adapter) -> None:
         """Forget the adapter; nobody uses it any more, and its files go afterwards."""
         ...
+
+
+def stands_still(engine: Engine) -> bool:
+    return engine.silent_s > STILL_S

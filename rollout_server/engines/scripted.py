@@ -62,6 +62,7 @@ class ScriptedEngine:
     def __init__(self, script: Script = hashed) -> None:
         self.status: Status = "loading"
         self.detail = ""
+        self.silent_s = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
         self.loaded: dict[int, Adapter] = {}

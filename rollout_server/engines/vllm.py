@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from textwrap import shorten
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -42,6 +43,8 @@ class VllmEngine:
         self.status: Status = "loading"
         self.detail = ""
         self._options = options
+        self._stepped: float | None = None
+        """When the engine's thread took its last step, of the monotonic clock; None while it has nothing to do."""
         self._facts: Facts | None = None
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._ids = itertools.count()
@@ -53,6 +56,11 @@ class VllmEngine:
         if self.status != "ready" or self._facts is None:
             raise EngineError(self.detail or "the engine is not ready")
         return self._facts
+
+    @property
+    def silent_s(self) -> float:
+        stepped = self._stepped
+        return 0.0 if stepped is None else monotonic() - stepped
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -199,10 +207,13 @@ class VllmEngine:
         while not self._commands.empty() or not engine.has_unfinished_requests():
             if self._commands.empty():
                 engine.step()  # samples nothing: the metrics count what ended after the last step's count
+                self._stepped = None
             command = self._commands.get()
+            self._stepped = monotonic()
             if command is None:
                 return False
             command(engine)
+        self._stepped = monotonic()
         return True
 
     def _on_loaded(self, facts: Facts) -> None:

@@ -26,6 +26,7 @@ class PeftEngine:
     name = "peft"
     model = str(STARTER_MODEL)
     detail = ""
+    silent_s = 0.0
 
     def __init__(self) -> None:
         self.status: Status = "ready"

@@ -73,7 +73,7 @@ async def test_guests_beyond_their_share_are_told_when_to_come_again(held, guest
             retry_after(answer)
             error = answer.json()["error"]
             assert error["code"] == "rate_limit_exceeded"
-            assert "4 requests of OpenAI's clients" in error["message"]
+            assert "4 guest requests" in error["message"]
         own = asyncio.create_task(wire())
     assert (await own).status_code == 200
     assert {task.result().status_code for task in waiting} == {200}
@@ -81,12 +81,12 @@ async def test_guests_beyond_their_share_are_told_when_to_come_again(held, guest
 
 
 async def test_wire_beyond_its_share_is_told_in_its_own_body(client_of, engine, tmp_path, monkeypatch, held):
-    monkeypatch.setattr(app_module, "wire_share", lambda: Share("the wire", requests=2))
+    monkeypatch.setattr(app_module, "wire_share", lambda: Share("wire", requests=2))
     async with client_of(create_app(engine, tmp_path)) as client:
         async with held(*(client.post("/v1/generate", json=WIRE) for _ in range(2))):
             answer = await client.post("/v1/generate", json=WIRE)
             retry_after(answer)
-            assert "2 requests of the wire" in ErrorBody.model_validate(answer.json()).detail
+            assert "2 wire requests" in ErrorBody.model_validate(answer.json()).detail
             assert (await client.get("/v1/policies")).status_code == 200
         assert (await client.post("/v1/generate", json=WIRE)).status_code == 200
 
@@ -308,7 +308,7 @@ async def test_wrong_body_costs_little_more_than_its_bytes(client, path, body):
 
 async def test_client_of_a_full_server_waits_as_long_as_it_says(tmp_path, monkeypatch):
     """Whose requests are neither lost nor counted as failures."""
-    monkeypatch.setattr(app_module, "wire_share", lambda: Share("the wire", requests=1))
+    monkeypatch.setattr(app_module, "wire_share", lambda: Share("wire", requests=1))
     engine = ScriptedEngine()
     await engine.start()
     app = create_app(engine, tmp_path)
