@@ -10,6 +10,7 @@ from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.machine import gpus
 from rl.core.nursery import Nursery
+from rl.core.roles import JOINABLE
 from rl.core.rundir import RunDir
 from rl.launch.crew import PRELOAD
 from rl.launch.placement import Placement, place
@@ -27,19 +28,26 @@ def main(argv: list[str]) -> int:
         return 0
     from rl.launch import begin  # these load what `--help` must not wait for
 
+    if args.auto_resume:
+        args = begin.go_on(args)
     resolved = begin.resolve(args) if args.resume is None else None
     planned = resolved.config if resolved else RunDir(args.resume).config()
     placement = _placed(planned, args)
     _check_servers(planned, args)
+    _check_elsewhere(planned, args)
     ports = _ports(planned, args)
     with ExitStack() as stack:
         nursery = stack.enter_context(Nursery(PRELOAD))
         listeners = [stack.enter_context(listener) for listener in listen_all(args.port, _servers(planned, args))]
         begun = begin.created(resolved, args.run_dir, args.overwrite) if resolved else begin.resumed(args)
         run, config = stack.enter_context(begun)
+        from rl.launch.elsewhere import Elsewhere
         from rl.launch.supervisor import Supervisor
 
-        supervisor = Supervisor(run, config, listeners, placement, nursery, server_urls=args.server_urls, ports=ports)
+        away = Elsewhere(run, args.elsewhere, args.learner_nodes) if args.elsewhere or run.spans_machines else None
+        supervisor = Supervisor(
+            run, config, listeners, placement, nursery, server_urls=args.server_urls, elsewhere=away, ports=ports
+        )
         return supervisor.train(resumed=args.resume is not None)
 
 
@@ -62,6 +70,7 @@ def _parser() -> cli.Parser:
         metavar="RUN",
         help="go on with a run from its newest checkpoint; only when it ends and who follows it may change",
     )
+    run.add_argument("--auto-resume", action="store_true", help="go on with the run in --run-dir if it has begun")
     run.add_argument("--overwrite", action="store_true", help="move an existing run directory aside first")
     run.add_argument(
         "--dry-run",
@@ -83,9 +92,36 @@ def _parser() -> cli.Parser:
         help="use this rollout server and start none; may be given several times",
     )
     ports = "the supervisor on this port, the collector on port + 1, the evaluator on port + 2, learner rank r on"
+    run.add_argument(
+        "--elsewhere",
+        type=_roles,
+        default=[],
+        metavar="ROLE,…",
+        help=f"roles that other machines or containers take by python -m rl.join, of {', '.join(JOINABLE)}; with this "
+        "one they share the run directory, or a database (--buffer-url)",
+    )
+    run.add_argument(
+        "--learner-nodes",
+        type=int,
+        default=1,
+        metavar="NODES",
+        help="machines that join as learner, each with its part of --learners (default: 1)",
+    )
     cli.add_metrics_flags(run, f"serve /metrics, /health and /ready: {ports} port + 10 + r")
     cli.add_config_flags(parser)
     return parser
+
+
+def _roles(text: str) -> list[str]:
+    """`server,collector` → `["server", "collector"]`.
+
+    Raises:
+        UsageError: a word is no role.
+    """
+    roles = list(dict.fromkeys(filter(None, (word.strip() for word in text.split(",")))))
+    if strange := [role for role in roles if role not in JOINABLE]:
+        raise UsageError(f"--elsewhere {strange[0]} is no role", fix=f"the roles are {', '.join(JOINABLE)}")
+    return roles
 
 
 def _dry_run(args: Namespace) -> list[str]:
@@ -116,6 +152,21 @@ def _check_servers(config: TrainConfig, args: Namespace) -> None:
     check_servers(args.server_urls)
 
 
+def _check_elsewhere(config: TrainConfig, args: Namespace) -> None:
+    """Raises:
+    UsageError: what is said of other machines does not fit together.
+    """
+    if args.elsewhere and config.replay is not None:
+        raise UsageError("a replay is trained here", fix="leave --elsewhere out")
+    if args.server_urls and "server" in args.elsewhere:
+        raise UsageError("--server-url names servers, and --elsewhere server waits for some", fix="give one of them")
+    if args.learner_nodes > 1 and "learner" not in args.elsewhere:
+        raise UsageError("--learner-nodes is for learners elsewhere", fix="add --elsewhere learner")
+    if args.learner_nodes < 1 or config.learners % args.learner_nodes:
+        fix = f"take a divisor of --learners {config.learners}"
+        raise UsageError(f"--learner-nodes {args.learner_nodes} cannot share the ranks equally", fix=fix)
+
+
 def _ports(config: TrainConfig, args: Namespace) -> "Ports":
     """Raises:
     UsageError: metrics were asked for, and a port is taken, or open to everybody.
@@ -128,12 +179,14 @@ def _ports(config: TrainConfig, args: Namespace) -> "Ports":
 
 
 def _placed(config: TrainConfig, args: Namespace) -> Placement:
-    return place(gpus(), _servers(config, args), config.learners, config.gpu_memory)
+    learners = 0 if "learner" in args.elsewhere else config.learners
+    return place(gpus(), _servers(config, args), learners, config.gpu_memory)
 
 
 def _servers(config: TrainConfig, args: Namespace) -> int:
     """Rollout servers to start: none where others are there to be used, or nobody is asked, as in a replay."""
-    return 0 if args.server_urls or config.replay is not None else config.servers
+    others = args.server_urls or "server" in args.elsewhere or config.replay is not None
+    return 0 if others else config.servers
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,10 @@ class Server:
         trusting = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C", "--no-sync"]
         subprocess.run([*_binary("initdb"), f"--pgdata={self._data}", *trusting], check=True, capture_output=True)
         access = self._data / "pg_hba.conf"
-        access.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+        guard, all_others = f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n", "host all all samenet trust\n"
+        access.write_text(f"{guard}{access.read_text()}{all_others}")
         settings = {"port": self.port, "listen_addresses": address, "unix_socket_directories": folder}
         settings["fsync"] = "off"  # what is killed here are processes, not the machine
-        with (self._data / "pg_hba.conf").open("a") as rules:
-            rules.write("host all all samenet trust\n")
         flags = [f"--{name}={value}" for name, value in settings.items()]
         self._command = [*enter, *_binary("postgres"), "-D", str(self._data), *flags]
         self.start()
@@ -104,15 +103,22 @@ def _binary(name: str) -> list[str]:
     return [*other, str(BINARIES / name)]
 
 
+@contextmanager
+def server() -> Iterator[Server]:
+    """One with a folder of its own, which goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
+    started = Server(folder)
+    yield started
+    started.crash()
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     if BINARIES is None:
         pytest.skip("there is no PostgreSQL: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
-    server = Server(folder)
-    yield server
-    server.crash()
-    shutil.rmtree(folder)
+    with server() as started:
+        yield started
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ Many may `put` at a time, each its own group. A lease waits for the next group, 
 (as SKIP LOCKED would) would break the order of issue.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -34,6 +35,7 @@ from rl.buffer import codec
 from rl.buffer.database import open_ledger
 from rl.buffer.patience import patiently
 from rl.buffer.proofs import check_proved, enter_proof
+from rl.buffer.roles import CALLED_OFF
 from rl.buffer.tables import (
     OCCUPYING,
     PROBLEMS,
@@ -46,6 +48,7 @@ from rl.buffer.tables import (
     payloads,
     requests,
 )
+from rl.core.errors import LedgerError
 from rl.core.types import Group
 
 # Those of every group: to build a statement takes longer than to execute it.
@@ -70,13 +73,14 @@ class Buffer:
         url: of the ledger, as `open_ledger` takes it.
         capacity: samples that may be in flight, stored and in training.
         group_size: samples in a group.
+        learner: the policy of the learner that writes here; one that was given up may write no more.
 
     Raises (here and in every method):
         LedgerError: the database is full, locked, damaged, not to be opened, or away for too long; nothing was changed.
     """
 
-    def __init__(self, url: str, *, capacity: int, group_size: int) -> None:
-        self.capacity_groups = capacity // group_size
+    def __init__(self, url: str, *, capacity: int, group_size: int, learner: str | None = None) -> None:
+        self.capacity_groups, self._learner = capacity // group_size, learner
         self._db = open_ledger(url)
 
     def close(self) -> None:
@@ -132,7 +136,7 @@ class Buffer:
         Raises:
             PublishError: other bytes were proved under this version.
         """
-        with self._db.writes() as db:
+        with self._as_learner() as db:
             enter_proof(db, policy, version, sha256)
 
     def lease(self, batch_groups: int, *, policy_version: int, max_staleness: int) -> list[Group]:
@@ -142,7 +146,7 @@ class Buffer:
         Groups that are more than `max_staleness` steps behind are expired on the way, and free their slots.
         """
         step = policy_version + 1
-        with self._db.writes() as db:
+        with self._as_learner() as db:
             again = (groups.c.state == State.READY) & (groups.c.step == step)
             ids = list(db.scalars(sa.select(groups.c.id).where(again).order_by(groups.c.id)))
             if not ids:
@@ -164,7 +168,7 @@ class Buffer:
         Returns:
             What became of all groups since the last trained ones.
         """
-        with self._db.writes() as db:
+        with self._as_learner() as db:
             before = db.scalar(sa.select(sa.func.max(groups.c.id)).where(groups.c.state == State.TRAINED)) or 0
             self._move(db, ids, State.LEASED, {"state": State.TRAINED})
             query = sa.select(groups.c.state, sa.func.count(), sa.func.sum(groups.c.mean_reward))
@@ -179,7 +183,7 @@ class Buffer:
         Args:
             evaluate: the problem sets it is to be evaluated on, in this order.
         """
-        with self._db.writes(durable=True) as db:
+        with self._as_learner(durable=True) as db:
             if db.scalar(sa.select(commits.c.step).where(commits.c.step == step)) is None:
                 db.execute(commits.insert().values(step=step, checkpoint=checkpoint))
             known = set(db.scalars(sa.select(evaluations.c.set).where(evaluations.c.step == step)))
@@ -226,6 +230,13 @@ class Buffer:
             leased = groups.c.state.in_((State.LEASED, State.TRAINED))
             db.execute(groups.update().where(later, leased).values(state=State.READY))
         return again
+
+    @contextmanager
+    def _as_learner(self, *, durable: bool = False) -> Iterator[sa.Connection]:
+        with self._db.writes(durable=durable) as db:
+            if self._learner is not None and db.scalar(CALLED_OFF, {"of": self._learner}):
+                raise LedgerError(f"the learner of {self._learner} was given up by the run's supervisor")
+            yield db
 
     # ---- evaluations asked for with a commit, made by the evaluator
 

@@ -5,7 +5,7 @@ import logging
 
 from rl.buffer.ledger import Buffer
 from rl.collect.collector import collect
-from rl.collect.servers import Servers
+from rl.collect.servers import servers_of
 from rl.core import cli, log, metrics, telemetry
 from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir
@@ -20,7 +20,7 @@ async def run_collector(run: RunDir, server_urls: list[str], policy: str, vitals
     config = run.config()
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter, problems = Prompter(resolve_model(config), config), load_problems(config, "train")
-    async with asyncio.TaskGroup() as tasks, Servers(server_urls) as servers:
+    async with asyncio.TaskGroup() as tasks, servers_of(run, server_urls) as servers:
         tasks.create_task(beat(pulse_file(run, "collector")))
         tasks.create_task(vitals.turning())
         servers.measure()

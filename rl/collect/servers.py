@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rl.buffer.roles import Roles
 from rl.collect.client import START_LIMIT_S, ServerClient
 from rl.core import metrics
 from rl.core.errors import LedgerError, ServerError, UnavailableError
+from rl.core.rundir import RunDir
 from rollout_server.schema import GenerateRequest, GenerateResponse, Health
 
 logger = logging.getLogger(__name__)
@@ -266,3 +268,8 @@ class Servers:
                 if loop.time() >= end:
                     raise ServerError(str(error), fix=error.fix) from error
             await asyncio.sleep(AWAY_S)
+
+
+def servers_of(run: RunDir, urls: Sequence[str]) -> Servers:
+    """The servers at these addresses; where none is named, those that join the run."""
+    return Servers(urls or Roles(run.buffer_url).server_urls)

@@ -71,7 +71,7 @@ def process_args(argv: list[str], module: str, purpose: str) -> argparse.Namespa
     `parent` (the process that it may not outlive), `metrics_host` and `metrics_port`."""
     parser = Parser(prog=f"python -m {module}", description=purpose)
     parser.add_argument("run", type=Path)
-    text = "a rollout server; may be given several times"
+    text = "a rollout server; may be given several times (default: those that join the run)"
     parser.add_argument("--server-url", action="append", default=[], metavar="URL", dest="server_urls", help=text)
     parser.add_argument("--policy", required=True, help="the policy's name on the servers")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process, which started it, ends")

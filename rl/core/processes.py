@@ -10,7 +10,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from rl.core import log
 from rl.core.errors import DivergedError, TallyError, UsageError
@@ -23,6 +23,37 @@ STOP_S = 10.0
 """What a process gets between SIGTERM and SIGKILL."""
 KILLED_S = 30.0
 """What the kernel gets to end a process that was sent SIGKILL, and may be deep in a driver."""
+
+
+class Process(Protocol):
+    """What who watches over a process has to know of it, wherever that runs."""
+
+    name: str
+    log: Path
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+
+    @property
+    def ending(self) -> str:
+        """How it ended: `was killed by SIGKILL`, or `ended with exit code 1: no such file`."""
+
+    def last_words(self) -> str:
+        """Why it ended, and the fix on a line of its own."""
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+
+    def kill_session(self) -> None:
+        """Has it ended, and whatever it started."""
+
+    def kill(self) -> None:
+        """The same, and waits for it.
+
+        Raises:
+            TallyError: it is still there.
+        """
 
 
 class Child:
@@ -126,20 +157,23 @@ class Child:
             raise TallyError(f"the {self.name} (process {self.pid}) cannot be killed", fix=fix)
 
 
+P = TypeVar("P", bound=Process)
+
+
 class Children:
     """The processes of a run; leaving the context ends them all, gently first."""
 
     def __init__(self) -> None:
-        self._children: list[Child] = []
+        self._children: list[Process] = []
 
     def __enter__(self) -> Self:
         return self
 
-    def add(self, child: Child) -> Child:
+    def add(self, child: P) -> P:
         self._children.append(child)
         return child
 
-    def end(self, child: Child) -> None:
+    def end(self, child: Process) -> None:
         """Kills one of them: its process id may be another's from now on."""
         child.kill()
         self._children.remove(child)

@@ -47,6 +47,29 @@ def beat_in_thread(file: Path) -> None:
     Thread(target=beat, name="pulse", daemon=True).start()
 
 
+class Silence:
+    """Adds up for how long a sign of life has stayed the same.
+
+    Args:
+        sign: as it is now.
+    """
+
+    def __init__(self, sign: int) -> None:
+        self._sign = sign
+        self._looked = time.monotonic()
+        self.heard = False
+        """Whether the sign has changed since."""
+        self.silent_s = 0.0
+        """Seconds since its last change, or since the beginning, as of the last look."""
+
+    def look(self, sign: int) -> None:
+        now = time.monotonic()
+        self.silent_s += min(now - self._looked, LONGEST_LOOK_S)
+        self._looked = now
+        if sign != self._sign:
+            self._sign, self.heard, self.silent_s = sign, True, 0.0
+
+
 class Listener:
     """Listens to one pulse.
 
@@ -57,16 +80,18 @@ class Listener:
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-        self._file, self._touched = file, file.stat().st_mtime_ns
-        self._looked = time.monotonic()
-        self.heard = False
+        self._file = file
+        self._silence = Silence(file.stat().st_mtime_ns)
+
+    @property
+    def heard(self) -> bool:
         """Whether it has beaten since the listener was made."""
-        self.silent_s = 0.0
+        return self._silence.heard
+
+    @property
+    def silent_s(self) -> float:
         """Seconds since the last beat, or since the listener was made, as of the last look."""
+        return self._silence.silent_s
 
     def look(self) -> None:
-        now, touched = time.monotonic(), self._file.stat().st_mtime_ns
-        self.silent_s += min(now - self._looked, LONGEST_LOOK_S)
-        self._looked = now
-        if touched != self._touched:
-            self._touched, self.heard, self.silent_s = touched, True, 0.0
+        self._silence.look(self._file.stat().st_mtime_ns)

@@ -33,6 +33,8 @@ from rl.core.machine import provenance
 
 OTHER_VERSION = "read the run with the version of Tally that made it: its provenance.json names the commit"
 LOCK_LIMIT_S = 2.0
+SCRATCH = "TALLY_SCRATCH"
+"""The environment's name for a scratch folder outside the run directory."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ class RunDir:
     def buffer_url(self) -> str:
         """Of the ledger: in the database that the configuration names, else in this directory."""
         return self.config().buffer_url or f"sqlite:///{self.root / 'buffer.db'}"
+
+    @property
+    def spans_machines(self) -> bool:
+        """Whether the ledger is in a database server, for processes that share no directory."""
+        return not self.buffer_url.startswith("sqlite:")
+
+    @property
+    def copy_mark(self) -> Path:
+        """A file that is there where this directory is not the run's own, but what a machine has of it that joined."""
+        return self.root / "joined"
 
     @property
     def checkpoints(self) -> Path:
@@ -138,8 +150,9 @@ class RunDir:
 
     @property
     def scratch(self) -> Path:
-        """For temporary files of the run's processes, which may be killed before they remove them."""
-        return self.root / "tmp"
+        """For temporary files of the run's processes, which may be killed before they remove them: in the run
+        directory, or where it says that has several machines share that (`rl.join`)."""
+        return Path(os.environ.get(SCRATCH) or self.root / "tmp")
 
     def clear_scratch(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)

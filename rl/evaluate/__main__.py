@@ -7,8 +7,9 @@ import asyncio
 import logging
 
 from rewards import VerifierPool
+from rl.buffer.courier import Courier
 from rl.buffer.ledger import Buffer
-from rl.collect.servers import Servers
+from rl.collect.servers import servers_of
 from rl.core import cli, log, metrics, telemetry
 from rl.core.errors import TallyError
 from rl.core.pulse import beat, pulse_file
@@ -29,9 +30,10 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
     buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
     prompter = Prompter(resolve_model(config), config)
     sets = load_eval_sets(config)
+    courier = Courier(run)
     async with (
         asyncio.TaskGroup() as tasks,
-        Servers(server_urls) as servers,
+        servers_of(run, server_urls) as servers,
         VerifierPool(workers=1, check=config.check) as verifiers,
     ):
         tasks.create_task(beat(pulse_file(run, "evaluator")))
@@ -49,6 +51,7 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
                 await asyncio.sleep(LOOK_S)
                 continue
             step, name = awaited[0]
+            courier.fetch(run.checkpoints / name_of(step))
             try:
                 adapter = read_adapter(run.checkpoints / name_of(step))
             except TallyError as damage:  # it has cost an evaluation, and must not cost the run
@@ -63,7 +66,8 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
                 adapter=adapter,
                 path=run.eval_file(name, step),
             )
-            run.log(
+            courier.send(run.eval_file(name, step))
+            courier.log(
                 kind="eval",
                 step=step,
                 set=name,

@@ -20,6 +20,7 @@ from rl.core.processes import Child, Children
 from rl.core.pulse import pulse_file
 from rl.core.rundir import RunDir
 from rl.core.telemetry import NO_PORTS, Ports
+from rl.launch.elsewhere import Elsewhere, LearnerElsewhere
 from rl.launch.placement import Placement
 from rl.launch.server import start_server, url_of
 from rl.launch.workers import Accident, Worker
@@ -46,6 +47,25 @@ def environment(run: RunDir) -> dict[str, str]:
     }
 
 
+def start_role(
+    name: str,
+    words: Sequence[str],
+    run: RunDir,
+    policy: str,
+    devices: Mapping[str, str],
+    nursery: Nursery | None,
+    flags: Sequence[str] = (),
+) -> Child:
+    """A process that works for a run, beside the servers.
+
+    Args:
+        words: what follows `python -m`, but for what every process of a run is told.
+        policy: its name on the servers.
+    """
+    command = [sys.executable, "-m", *words, str(run.root), *flags, "--policy", policy]
+    return Child(name, command, run.logs / f"{name}.log", {**environment(run), **devices}, nursery=nursery)
+
+
 class Crew:
     """The workers of a run: servers, collector, evaluator and learner, or the learner alone for a replay.
 
@@ -56,6 +76,7 @@ class Crew:
         nursery: of all but the servers, which have libraries and threads of their own.
         go_back: puts the ledger back to the newest commit; called before another learner is started.
         resume: the command that goes on with the run.
+        elsewhere: those that are on other machines, if the run has any.
         ports: where the processes answer who watches them.
     """
 
@@ -71,25 +92,28 @@ class Crew:
         nursery: Nursery,
         go_back: Callable[[], object],
         resume: str,
+        elsewhere: Elsewhere | None = None,
         ports: Ports = NO_PORTS,
     ) -> None:
         self._run, self._config, self._placement, self._go_back = run, config, placement, go_back
-        self._nursery, self._ports = nursery, ports
+        self._nursery, self._elsewhere, self._ports = nursery, elsewhere, ports
         self._urls = [*server_urls, *map(url_of, listeners)]
         self._name = f"run-{uuid.uuid4().hex[:12]}"  # a server that outlives a launch must not know the next one's
         self._learners_started = 0
         worker = partial(Worker, children=children, resume=resume)
-        ranks = [pulse_file(run, f"learner-{rank}") for rank in range(config.learners)]
+        away = elsewhere.roles if elsewhere else ()
+        ranks = [] if "learner" in away else [pulse_file(run, f"learner-{rank}") for rank in range(config.learners)]
         self._learner = worker("learner", self._start_learner, ranks, may_finish=True)
         self._with_learner: list[Worker] = []
         self._alone: list[Worker] = []
-        if config.replay is None:
+        if config.replay is None and "collector" not in away:
             self._with_learner = [worker("collector", self._start_collector, [pulse_file(run, "collector")])]
-            for i, listener in enumerate(listeners):
-                name = "server" if len(listeners) == 1 else f"server-{i}"
-                start = partial(self._start_server, i, name, listener)
-                pulses = [pulse_file(run, name)]
-                self._alone.append(worker(name, start, pulses, reasons_again=WRONG_INPUT))
+        for i, listener in enumerate(listeners):
+            name = "server" if len(listeners) == 1 else f"server-{i}"
+            start = partial(self._start_server, i, name, listener)
+            pulses = [pulse_file(run, name)]
+            self._alone.append(worker(name, start, pulses, reasons_again=WRONG_INPUT))
+        if config.replay is None and "evaluator" not in away:
             self._alone.append(worker("evaluator", self._start_evaluator, [pulse_file(run, "evaluator")]))
 
     def start(self) -> None:
@@ -111,6 +135,10 @@ class Crew:
         if self.done:  # nobody samples what will not be trained on, or would be missed
             for other in self._with_learner:
                 other.halt()
+            if self._elsewhere:
+                self._elsewhere.end_launch()
+        if self._elsewhere:
+            yield from self._elsewhere.accidents()
         for worker in (*self._alone, *self._with_learner, self._learner):
             metrics.WORKER_UP.labels(worker.name).set(worker.runs)
             if accident := worker.look():
@@ -123,12 +151,14 @@ class Crew:
     def _policy(self) -> str:
         return f"{self._name}-{self._learners_started}"
 
-    def _start_learner(self) -> Child:
+    def _start_learner(self) -> Child | LearnerElsewhere:
         if self._learners_started:
             self._go_back()
         self._learners_started += 1
         for other in self._with_learner:
             other.begin()
+        if self._elsewhere and (learner := self._elsewhere.begin_launch(self._policy)):
+            return learner
         command = ["rl.launch.ranks", str(self._config.learners)]
         return self._start("learner", command, self._policy, self._placement.learner_env())
 
@@ -140,9 +170,7 @@ class Crew:
 
     def _start(self, name: str, command: Sequence[str], policy: str, devices: Mapping[str, str]) -> Child:
         flags = [*(f"--server-url={url}" for url in self._urls), *self._ports.flags(name)]
-        whole = [sys.executable, "-m", *command, str(self._run.root), *flags, "--policy", policy]
-        env = {**environment(self._run), **devices}
-        return Child(name, whole, self._run.logs / f"{name}.log", env, nursery=self._nursery)
+        return start_role(name, command, self._run, policy, devices, self._nursery, flags)
 
     def _start_server(self, number: int, name: str, listener: socket.socket) -> Child:
         return start_server(

@@ -32,7 +32,7 @@ class Placement:
 
     def __str__(self) -> str:
         """Example: `server 0: cuda 0 (90 %); learner 0: cuda 1`."""
-        if not self.learners:
+        if not self.servers and not self.learners:
             return "servers and learners: CPU"
         servers = [f"server {i}: cuda {gpu} ({100 * self.memory(i):.0f} %)" for i, gpu in enumerate(self.servers)]
         learners = [f"learner {i}: cuda {gpu}" for i, gpu in enumerate(self.learners)]

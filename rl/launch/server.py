@@ -20,8 +20,8 @@ LORAS_A_POLICY = 4
 """Adapters of a policy that are sampled by at the same time: its newest versions, and one that is evaluated."""
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on loopback, for a server to inherit: its address is known before it starts, and stays.
+def listen(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A listening socket, for a server to inherit: its address is known before it starts, and stays.
 
     Args:
         port: 0 takes a free one.
@@ -30,11 +30,12 @@ def listen(port: int) -> socket.socket:
         UsageError: the port is taken.
     """
     try:
-        return socket.create_server(("127.0.0.1", port))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         fix = "take another --port, or leave it out for a free one"
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"cannot listen on 127.0.0.1:{port}: {reason}", fix=fix) from None
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}", fix=fix) from None
 
 
 def url_of(listener: socket.socket) -> str:

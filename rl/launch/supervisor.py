@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from rl.core.rundir import RunDir, key_of
 from rl.core.stopping import Ending, ending
 from rl.evaluate import draft
 from rl.launch.crew import Crew, environment
+from rl.launch.elsewhere import Elsewhere
+from rl.launch.home import Home
 from rl.launch.placement import Placement
 from rl.learner import checkpoint
 from rl.observe.console import MetricsTail, TrainConsole, terminal_width
@@ -40,6 +42,7 @@ class Supervisor:
         listeners: for the servers that it starts.
         nursery: of the workers.
         server_urls: of servers that it uses instead, and neither starts nor ends.
+        elsewhere: the roles that machines take by `rl.join`, if any may do so.
         ports: where it and its workers answer who watches them.
     """
 
@@ -52,12 +55,15 @@ class Supervisor:
         nursery: Nursery,
         *,
         server_urls: Sequence[str] = (),
+        elsewhere: Elsewhere | None = None,
         ports: telemetry.Ports = telemetry.NO_PORTS,
     ) -> None:
         self._ports, self._vitals = ports, telemetry.Vitals()
         self._run, self._config, self._placement = run, config, placement
         self._listeners, self._server_urls, self._nursery = listeners, server_urls, nursery
+        self._elsewhere = elsewhere
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
+        self._home = Home(run, self._buffer, config.keep)
         self._records: dict[tuple[str, int, str | None], Record] = {}
         self._ended: Ending | None = None
         self._interrupts = 0
@@ -77,7 +83,7 @@ class Supervisor:
             signal.signal(number, self._interrupt)
         host, port = self._ports.host, self._ports.first
         telemetry.serve(run, "supervisor", self._vitals, [metrics.SUPERVISING], host=host, port=port)
-        with closing(self._buffer) as buffer:
+        with closing(self._buffer) as buffer, closing(self._home), self._elsewhere or nullcontext():
             start = self._go_back(print)
             if self._ended and not self._awaited():
                 print(f"nothing to do: {self._ended.reason}. {self._way_on(self._ended)}")
@@ -91,6 +97,10 @@ class Supervisor:
                     console.say(line)
                 console.status("starting")
                 crew = self._crew(children, console)
+                if self._elsewhere:
+                    self._elsewhere.describe()
+                    if self._elsewhere.roles:
+                        console.say(f"waits for: {self._elsewhere}")
                 crew.start()
                 self._vitals.ready = lambda: self._ended is None and not self._interrupts
                 tail = MetricsTail(run.metrics_file)
@@ -105,6 +115,7 @@ class Supervisor:
                     if console.overdue:
                         console.say_overdue(buffer.books())
                 self._wait_for_evaluations(watched, console)
+                self._home.bring()
                 for record in tail.records():
                     console.show(record)
                 tracker.finish()  # while the others end
@@ -116,7 +127,9 @@ class Supervisor:
 
     def _go_back(self, say: Callable[[str], None]) -> int:
         """Puts ledger and records to the newest sound commit, which a learner starts from; returns its step."""
+        self._home.bring()
         step = checkpoint.go_back(self._run, self._buffer, say)
+        self._home.lend(step)
         self._records = {key_of(record): record for record in self._run.records() if record["step"] <= step}
         self._ended = ending(self._config, self._records.values())
         self._buffer.ask_stop(self._ended is not None or self._interrupts > 0)
@@ -133,6 +146,7 @@ class Supervisor:
             nursery=self._nursery,
             go_back=partial(self._go_back, console.say),
             resume=self._resume_command(),
+            elsewhere=self._elsewhere,
             ports=self._ports,
         )
 
@@ -145,6 +159,9 @@ class Supervisor:
         while True:
             self._vitals.turn()
             metrics.OVERDUE.set(console.overdue)
+            self._home.look()
+            for news in self._elsewhere.look() if self._elsewhere else ():
+                console.say(news)
             for record in tail.records():
                 self._records[key_of(record)] = record
                 console.show(record)

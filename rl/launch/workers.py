@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rl.core import metrics
 from rl.core.errors import DivergedError, TallyError
-from rl.core.processes import REASONS, Child, Children
+from rl.core.processes import REASONS, Children, Process
 from rl.core.pulse import SILENCE_LIMIT_S, START_LIMIT_S, Listener
 
 RESTARTS, WINDOW_S = 8, 600.0
@@ -46,7 +46,7 @@ class Worker:
     def __init__(
         self,
         name: str,
-        start: Callable[[], Child],
+        start: Callable[[], Process],
         pulses: Iterable[Path],
         children: Children,
         *,
@@ -58,7 +58,7 @@ class Worker:
         self._start, self._pulses, self._children = start, list(pulses), children
         self._resume, self._may_finish = resume, may_finish
         self._reasons_again = reasons_again
-        self._child: Child | None = None
+        self._child: Process | None = None
         self._due: float | None = None
         self._accidents: deque[tuple[float, str]] = deque()
         metrics.RESTARTS.labels(name)  # from the start it is 0
@@ -108,7 +108,7 @@ class Worker:
         self._due = now + min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
         return Accident(worker=self.name, why=why, attempt=attempt)
 
-    def _why(self, child: Child) -> str | None:
+    def _why(self, child: Process) -> str | None:
         """Why its process has to be replaced; None where it lives, or is done.
 
         Raises:

@@ -11,9 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from rl.collect.servers import Servers
+from rl.collect.servers import servers_of
 from rl.core import cli, log, metrics, telemetry
-from rl.core.errors import UsageError
 from rl.core.parent import die_with_parent
 from rl.core.pulse import beat_in_thread, pulse_file
 from rl.core.rundir import RunDir
@@ -27,8 +26,8 @@ RANKS_LIMIT_S = 2.0 * 3600
 
 async def train(run: RunDir, server_urls: list[str], policy: str, vitals: RankVitals) -> None:
     turning = asyncio.create_task(vitals.turning())
-    if server_urls:
-        async with Servers(server_urls) as servers:
+    if run.config().replay is None:
+        async with servers_of(run, server_urls) as servers:
             training = Training(run, servers, policy, vitals)
             with log.waiting("a server that serves"):
                 await servers.wait_ready()
@@ -43,8 +42,6 @@ def main(argv: list[str]) -> None:
     if args.parent is not None:
         die_with_parent(args.parent)
     run = RunDir(args.run)
-    if run.config().replay is None and not args.server_urls:
-        raise UsageError(f"{run.root} is no replay: its learner needs rollout servers", fix="give --server-url")
     rank = int(os.environ["RANK"])
     role, vitals = f"learner-{rank}", RankVitals(leads=rank == 0)
     log.begin(run.root, role)

@@ -157,8 +157,8 @@ def damage_of(checkpoint: Path, names: Sequence[str] = FILES) -> str | None:
 def prune(run: RunDir, buffer: Buffer, keep: int | None) -> None:
     """Removes all checkpoints but the newest `keep`, the best on held-out problems and those that await an evaluation.
 
-    Whenever it is killed, what the ledger names is there, and the next call removes what is left. Call it only where
-    no checkpoint is being saved.
+    Whenever it is killed, what the ledger names is there, and the next call removes what is left. A checkpoint that is
+    being saved meanwhile is newer than every commit, and left alone.
 
     Args:
         keep: None keeps all.
@@ -167,8 +167,10 @@ def prune(run: RunDir, buffer: Buffer, keep: int | None) -> None:
         folder = run.checkpoints / name_of(step)
         buffer.forget_commit(step)
         folder.rename(_draft_of(folder))
-    for draft in run.checkpoints.glob(_draft_of(Path("*")).name):
-        shutil.rmtree(draft)
+    newest = max(buffer.commits(), default=-1)
+    for draft in run.checkpoints.glob(_draft_of(Path("step-*")).name):
+        if step_of(Path(draft.stem.removeprefix("."))) <= newest:
+            shutil.rmtree(draft)
 
 
 def _superfluous(run: RunDir, buffer: Buffer, keep: int) -> list[int]:

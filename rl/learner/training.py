@@ -8,6 +8,7 @@ from dataclasses import asdict
 import torch
 import torch.distributed as dist
 
+from rl.buffer.courier import Courier
 from rl.buffer.ledger import Buffer
 from rl.buffer.tables import State
 from rl.collect.servers import Servers
@@ -48,7 +49,10 @@ class Training:
         self._run, self._config, self._vitals = run, run.config(), vitals
         config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
-        self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)
+        self._buffer = Buffer(
+            run.buffer_url, capacity=config.buffer, group_size=config.group_size, learner=policy_name
+        )
+        self._courier = Courier(run)
         vitals.counts = self._buffer.counts
         policy = Policy(model, config, own_device())
         self._learner = Learner(policy, config)
@@ -84,7 +88,7 @@ class Training:
             turn = self._buffer.trained([group.id for group in groups])
             step_s = time.monotonic() - begin
             record = step_record(step, groups, turn, stats, proof, self._order, wait_s=wait_s, step_s=step_s)
-            self._run.log(kind="step", samples=step * self._config.batch, **record)
+            self._courier.log(kind="step", samples=step * self._config.batch, **record)
             measure(record, groups)
             logger.debug("step %d", step, extra=record)
             if step % self._config.save_every == 0 or step == self._config.steps or self._evaluates(step):
@@ -97,6 +101,7 @@ class Training:
         if newest is None:
             return 0
         step, name = newest
+        self._courier.fetch(self._run.checkpoints / name)
         checkpoint.load(self._run.checkpoints / name, self._learner.policy, self._learner.optimizer)
         return step
 
@@ -145,7 +150,7 @@ class Training:
         proof = await self._publisher.publish(version)
         metrics.PUBLISH_SECONDS.observe(proof.publish_s)
         logger.info("accepted version %d", version, extra={"version": version, **asdict(proof)})
-        self._run.log(kind="publish", step=version, **asdict(proof))
+        self._courier.log(kind="publish", step=version, **asdict(proof))
         return proof
 
     def _save(self, step: int) -> None:
@@ -154,11 +159,14 @@ class Training:
             return
         self._vitals.enter("save")
         name = name_of(step)
+        folder = self._run.checkpoints / name
         if self._buffer.newest_commit() != (step, name):  # what is committed is never written again
-            checkpoint.save(self._run.checkpoints / name, step, self._learner.policy, self._learner.optimizer)
+            checkpoint.save(folder, step, self._learner.policy, self._learner.optimizer)
+            self._courier.send(folder)
         self._buffer.commit(step, name, evaluate=self._config.eval_sets if self._evaluates(step) else ())
         logger.info("saved %s", name, extra={"step": step, "checkpoint": name})
-        checkpoint.prune(self._run, self._buffer, self._config.keep)
+        if not self._run.spans_machines:  # else the supervisor does it, who has all evaluations
+            checkpoint.prune(self._run, self._buffer, self._config.keep)
 
     def _evaluates(self, step: int) -> bool:
         if self._publisher is None:  # there is no server to ask

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rl.buffer.tables import LOCKED_S
+from rl.buffer.sqlite import LOCKED_S
 from rl.core.errors import DivergedError, TallyError
 from rl.core.processes import Child, Children
 from rl.launch import workers
