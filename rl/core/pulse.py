@@ -62,7 +62,8 @@ class Silence:
         self.silent_s = 0.0
         """Seconds since its last change, or since the beginning, as of the last look."""
 
-    def look(self, sign: int) -> None:
+    def hear(self, sign: int) -> None:
+        """The sign as it is now."""
         now = time.monotonic()
         self.silent_s += min(now - self._looked, LONGEST_LOOK_S)
         self._looked = now
@@ -70,7 +71,7 @@ class Silence:
             self._sign, self.heard, self.silent_s = sign, True, 0.0
 
 
-class Listener:
+class Listener(Silence):
     """Listens to one pulse.
 
     Args:
@@ -80,18 +81,8 @@ class Listener:
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+        super().__init__(file.stat().st_mtime_ns)
         self._file = file
-        self._silence = Silence(file.stat().st_mtime_ns)
-
-    @property
-    def heard(self) -> bool:
-        """Whether it has beaten since the listener was made."""
-        return self._silence.heard
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the last beat, or since the listener was made, as of the last look."""
-        return self._silence.silent_s
 
     def look(self) -> None:
-        self._silence.look(self._file.stat().st_mtime_ns)
+        self.hear(self._file.stat().st_mtime_ns)

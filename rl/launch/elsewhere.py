@@ -101,7 +101,7 @@ class Elsewhere:
         self._accidents += (Accident(**accident) for accident in self._board.take_accidents())
         before, members = self._members, {member.id: member for member in self._board.members()}
         for id, member in members.items():
-            self._silences.setdefault(id, Silence(member.beats)).look(member.beats)
+            self._silences.setdefault(id, Silence(member.beats)).hear(member.beats)
             if member.exit_code is not None:
                 raise _reason(member)
         silent = [id for id in members if self._silences[id].silent_s > SILENCE_LIMIT_S]

@@ -88,7 +88,7 @@ class Joined:
         """Begins what the newest launch asks for, and ends what was for another."""
         members = self._board.members()
         supervisor = next((member for member in members if member.role == SUPERVISOR), None)
-        self._supervisor.look(supervisor.beats if supervisor else 0)
+        self._supervisor.hear(supervisor.beats if supervisor else 0)
         if self._supervisor.silent_s > ALONE_LIMIT_S:
             fix = "start that again with --resume, and this with the same command"
             raise TallyError(f"the run's supervisor gave no sign of life for {ALONE_LIMIT_S:.0f} s", fix=fix)
