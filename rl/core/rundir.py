@@ -60,7 +60,7 @@ class RunDir:
     @property
     def buffer_url(self) -> str:
         """Of the ledger: in the database that the configuration names, else in this directory."""
-        return self.config().buffer_url or f"sqlite:///{self.root / 'buffer.db'}"
+        return self.config().buffer_url or f"sqlite:///{quote(str(self.root / 'buffer.db'))}"
 
     @property
     def spans_machines(self) -> bool:
