@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rl.core import metrics
 from rl.core.config import TrainConfig
@@ -20,10 +21,12 @@ from rl.core.processes import Child, Children
 from rl.core.pulse import pulse_file
 from rl.core.rundir import RunDir
 from rl.core.telemetry import NO_PORTS, Ports
-from rl.launch.elsewhere import Elsewhere, LearnerElsewhere
 from rl.launch.placement import Placement
 from rl.launch.server import start_server, url_of
 from rl.launch.workers import Accident, Worker
+
+if TYPE_CHECKING:  # it needs a database, and whoever asks for help does not
+    from rl.launch.elsewhere import Elsewhere, LearnerElsewhere
 
 PRELOAD = (
     "rl.collect.__main__",
@@ -92,7 +95,7 @@ class Crew:
         nursery: Nursery,
         go_back: Callable[[], object],
         resume: str,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: "Elsewhere | None" = None,
         ports: Ports = NO_PORTS,
     ) -> None:
         self._run, self._config, self._placement, self._go_back = run, config, placement, go_back
@@ -151,7 +154,7 @@ class Crew:
     def _policy(self) -> str:
         return f"{self._name}-{self._learners_started}"
 
-    def _start_learner(self) -> Child | LearnerElsewhere:
+    def _start_learner(self) -> "Child | LearnerElsewhere":
         if self._learners_started:
             self._go_back()
         self._learners_started += 1
