@@ -23,6 +23,7 @@ from typing import Any
 LEVEL = "TALLY_LOG"
 """The environment's name for how much is said: `info`, or `debug` for a line a step."""
 logger = logging.getLogger("rl")
+logger.addHandler(logging.NullHandler())  # else Python itself would print a command's warnings
 _OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _begun = False
 

@@ -91,8 +91,7 @@ class Ports:
             try:
                 _listener(self.host, self.first + place).close()
             except (OSError, OverflowError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                message = f"cannot listen on {self.host}:{self.first + place}: {reason}"
+                message = f"cannot listen on {self.host}:{self.first + place}: {_reason(error)}"
                 raise UsageError(message, fix="take another --metrics-port") from None
 
 
@@ -181,7 +180,7 @@ def _answer(app: "ASGIApp", host: str, port: int) -> None:
             break
         except OSError as error:
             if not waits:
-                logger.warning("waits for %s:%d to answer on: %s", host, port, error.strerror)
+                logger.warning("waits for %s:%d to answer on: %s", host, port, _reason(error))
             waits = True
             time.sleep(AGAIN_S)
     uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")).run(sockets=[listener])
@@ -189,6 +188,11 @@ def _answer(app: "ASGIApp", host: str, port: int) -> None:
 
 def _listener(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def _reason(error: OSError | OverflowError) -> str:
+    """Without what Python adds in brackets."""
+    return str(getattr(error, "strerror", None) or error).partition(" (")[0]
 
 
 def _key_for(host: str) -> str | None:

@@ -12,8 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rl.core import telemetry
 from rl.core.errors import UsageError
+from rl.core.processes import Child, Children
 from rl.core.rundir import RunDir
 from rl.core.telemetry import NO_PORTS, Ports, Vitals, serve
+from tests.observe.recorded import new_run
 from tests.telemetry.conftest import ask, free_port, free_ports
 
 STUCK = """
@@ -163,3 +165,17 @@ def test_a_port_that_is_none_ends_the_command_with_a_sentence(port: str, tmp_pat
     assert done.stderr.startswith("error: ")
     assert "take " in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_each_rank_of_a_learner_answers_on_a_port_of_its_own(tmp_path: Path, until: Callable[..., None]) -> None:
+    run, first = new_run(tmp_path / "run"), free_ports(learners=2)
+    flags = ["--policy", "p", "--server-url", "http://127.0.0.1:1", *Ports("127.0.0.1", first).flags("learner")]
+    command = [sys.executable, "-m", "rl.launch.ranks", "2", str(run.root), *flags]
+    with Children() as children:
+        children.add(Child("learner", command, tmp_path / "learner.log", {"OMP_NUM_THREADS": "1"}))
+        for rank in range(2):
+            port = first + 10 + rank
+            until(lambda port=port: ask(port, "/health") == (200, "well\n"))
+            assert ask(port, "/ready") == (503, "not ready\n")  # there is no server
+            told = f'tally_learner_seconds_total{{phase="start",role="learner-{rank}",run="run"}}'
+            assert told in ask(port, "/metrics")[1]

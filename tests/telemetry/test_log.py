@@ -96,6 +96,11 @@ def test_without_an_error_the_last_words_are_the_last_that_was_said(tmp_path: Pa
     assert torn.last_words() == '{"level": "info", "mess'
 
 
+def test_a_command_says_only_what_it_prints(tmp_path: Path, until: Callable[..., None]) -> None:
+    script = "import logging\nfrom rl.core import cli\nlogging.getLogger('rl.collect.servers').warning('it is away')"
+    assert child(script, tmp_path / "log", until).said() == ""
+
+
 def test_on_a_terminal_it_speaks_in_sentences() -> None:
     terminal, stderr = pty.openpty()
     ended = subprocess.run([sys.executable, "-c", SAYS], stderr=stderr, check=False)
