@@ -77,11 +77,11 @@ class ServerClient:
 
     async def health(self) -> Health:
         """Of a server that speaks our wire, whether its engine serves or not."""
-        answer = await self._answer("GET", "/health", limit_s=SILENCE_LIMIT_S)
+        answer = await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S)
         try:
             health = Health.model_validate_json(answer.content)
         except ValidationError:
-            self._check(answer)
+            self._content(answer)
             raise
         if health.wire_schema != SCHEMA:
             message = f"the server at {self.url} speaks wire schema {health.wire_schema}, this client {SCHEMA}"
@@ -170,7 +170,7 @@ class ServerClient:
         try:
             await asyncio.wait({answering, silence}, return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
-                return answering.result()
+                return self._content(answering.result())
             raise UnavailableError(f"the rollout server at {self.url} is silent, or says that it does not serve")
         finally:
             self._waiting -= 1
@@ -184,24 +184,11 @@ class ServerClient:
         while True:
             await asyncio.sleep(PULSE_S)
             try:
-                await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S)
+                self._content(await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S))
             except ServerError:
                 return
 
     async def _request(
-        self,
-        method: str,
-        path: str,
-        content: bytes | str | None = None,
-        headers: dict[str, str] | None = None,
-        *,
-        limit_s: float | None,
-    ) -> bytes:
-        answer = await self._answer(method, path, content, headers, limit_s=limit_s)
-        self._check(answer)
-        return answer.content
-
-    async def _answer(
         self,
         method: str,
         path: str,
@@ -226,10 +213,10 @@ class ServerClient:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"no answer from the rollout server at {self.url}: {reason}") from error
 
-    def _check(self, answer: httpx.Response) -> None:
+    def _content(self, answer: httpx.Response) -> bytes:
         """Raises ServerError, or the kind of it, for a refusal."""
         if answer.is_success:
-            return
+            return answer.content
         try:
             body = answer.json()
             title, message, fix = str(body["title"]), f"{body['title']}: {body['detail']}", str(body["fix"])
