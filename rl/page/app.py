@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,6 +27,21 @@ THREADS = 4
 """Pages that are made at the same time: each may hold a few groups and an evaluation in memory."""
 
 
+class _RunName(Convertor[str]):
+    """A path with whatever characters a file system takes, line breaks too."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("run", _RunName())
+
+
 def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) -> ASGIApp:
     """
     Args:
@@ -36,11 +52,11 @@ def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) ->
     pages: dict[str, Callable[[Request], Response]] = {
         "/": views.runs,
         "/live": views.live_runs,
-        "/run/{name:path}": views.run,
-        "/live/{name:path}": views.live,
-        "/completions/{name:path}": views.completions,
-        "/config/{name:path}": views.config,
-        "/audit/{name:path}": views.audit,
+        "/run/{name:run}": views.run,
+        "/live/{name:run}": views.live,
+        "/completions/{name:run}": views.completions,
+        "/config/{name:run}": views.config,
+        "/audit/{name:run}": views.audit,
         "/compare": views.compare,
         "/compared": views.compared,
         "/health": _health,

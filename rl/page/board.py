@@ -17,6 +17,8 @@ from rl.study.words import counted, short
 SIGHTS, SIGHTS_BYTES = 32, 64 << 20
 """Runs that are known in detail, and the bytes of their numbers: of a run of 10,000 steps they are 4 MB."""
 ROWS = 5_000
+WARM = 4
+"""Runs that are read at the start."""
 SPARK = 48
 """Points of a row's small curve."""
 SETTINGS = 6
@@ -48,6 +50,11 @@ class Board:
             while len(self._sights) > 1 and (len(self._sights) > SIGHTS or self._bytes() > SIGHTS_BYTES):
                 self._sights.popitem(last=False)
         return sight
+
+    def warm(self) -> None:
+        """Reads the newest runs before anybody waits for it."""
+        for found in self.folder.found()[:WARM]:
+            self.row(found, read=True)
 
     def _bytes(self) -> int:
         return sum(sight.numbers.bytes_kept for sight in self._sights.values())

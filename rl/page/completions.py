@@ -26,6 +26,8 @@ CARDS, LINES = 8, 16
 """Problems on a page, and different completions of each."""
 HEAD, TAIL = 6_000, 3_000
 """Characters of a completion that are shown of its beginning and its end; of one alone a hundred times as many."""
+LARGEST = 2**31 - 1
+"""Number that a column of the ledger holds."""
 SURE = 1e-6
 """Less than the reward of one sample among a thousand."""
 
@@ -100,7 +102,7 @@ def number(given: Mapping[str, str], name: str) -> int | None:
     text = given.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST)) and int(text) <= LARGEST):
         raise UsageError(f"{name}={text} is no number")
     return int(text)
 

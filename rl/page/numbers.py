@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -24,6 +25,8 @@ LONGEST = 1 << 20
 """Bytes of a line; a record has some thousand."""
 LATEST = 1 << 53
 """Steps are below it, so that a script has each of them."""
+HEAD = 100
+"""Bytes by which a file is known: its first record says to the millisecond when it was made."""
 AT_ONCE = 1_000
 """Steps that are put into columns together."""
 RESTARTS = 100
@@ -83,7 +86,7 @@ class Numbers:
         self._begin()
 
     def _begin(self) -> None:
-        self._offset, self._inode, self._last = 0, 0, -1
+        self._offset, self._head, self._last = 0, b"", -1
         self._pending: list[tuple[Any, ...]] = []
         self.columns = {name: Column() for name in NAMES}
         self.steps = array("q")
@@ -117,12 +120,14 @@ class Numbers:
     def read(self) -> bool:
         """Takes in what is new; whether there was anything. Where there is no file, there is nothing new."""
         before = self._offset
+        if not isfile(self._file):
+            return False
         try:
             with self._file.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_size < self._offset or status.st_ino != self._inode:  # cut, or another file
-                    self._begin()
-                    self._inode = status.st_ino
+                head = file.read(HEAD)
+                if not head.startswith(self._head) or os.fstat(file.fileno()).st_size < self._offset:
+                    self._begin()  # it is another file, or was cut
+                self._head = head
                 file.seek(self._offset)
                 while line := file.readline(LONGEST):
                     if not line.endswith(b"\n") and len(line) < LONGEST:

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import uvicorn
 
@@ -39,11 +40,12 @@ def serve(root: Path, host: str, port: int) -> None:
         check_exposed(host, key)
     except AccessError as error:
         raise UsageError(str(error), fix=error.fix) from None
-    folder = Folder(root)
-    app = create_app(Board(folder), key=key, hosts=own_hosts(host) if key is None else None)
+    board = Board(Folder(root))
+    app = create_app(board, key=key, hosts=own_hosts(host) if key is None else None)
     with _listener(host, port) as listener:
         at = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
         print(f"{root} is shown at {at} (Ctrl-C ends it)", flush=True)
+        Thread(target=board.warm, name="warm", daemon=True).start()
         config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=STOP_S)
         asyncio.run(_until_told(_Server(config), listener))
 

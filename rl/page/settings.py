@@ -1,6 +1,7 @@
 """The configuration of a run with the source of each value, and where its launches come from."""
 
 import json
+from os.path import isfile
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -32,13 +33,13 @@ def settings(config: TrainConfig, sources: dict[str, str]) -> list[dict[str, str
 
 def launches(run: RunDir) -> tuple[list[list[str]], list[str]]:
     """(when, the commit, what it ran on and how it was started, of each launch; what cannot be read)."""
+    if not isfile(run.provenance_file):
+        return [], ["there is no provenance.json: where the run comes from is not known"]
     try:
         if run.provenance_file.stat().st_size > LARGEST:
             return [], [f"provenance.json has more than {LARGEST >> 20} MiB, and is left out"]
         made = json.loads(run.provenance_file.read_bytes())
         return [_launch(one) for one in made], []
-    except FileNotFoundError:
-        return [], ["there is no provenance.json: where the run comes from is not known"]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         return [], [f"provenance.json cannot be read: {type(error).__name__}"]
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from os.path import getsize
+from os.path import getsize, isfile
 from threading import RLock
+from time import monotonic
 
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.errors import LedgerError, UsageError
@@ -24,6 +25,8 @@ from rl.study.runs import Curve, Evaluated, Status, StudyRun
 
 LARGEST_EVALUATION = 32 << 20
 """Bytes of the file of an evaluation that is read at all: one of 2,000 questions has a tenth of it."""
+REST = 10
+"""A ledger is left alone for so many times what it took to ask it."""
 Key = tuple[str, int]
 """Of an evaluation: set and step."""
 
@@ -64,6 +67,9 @@ class Sight:
         self._findings: list[Finding] = []
         self._gains: dict[Key, Difference] = {}
         self._of_evaluations: list[str] = []
+        self._stated: Now | None = None
+        self._not_stated: list[str] = []
+        self._ask_again = 0.0
 
     def look(self) -> Look:
         """What there is now; it reads what is new, and the run may go on meanwhile."""
@@ -75,7 +81,7 @@ class Sight:
             n, why = self.numbers.left_out, self.numbers.why_left_out
             notices.append(f"{n} line{'s' if n > 1 else ''} of metrics.jsonl cannot be read and are left out: {why}")
         running = in_progress(self.run)
-        now = self._now(config, notices) if config else None
+        now = self._now(config, notices, running=running) if config else None
         ended = ending(config, [*self._steps, *self.numbers.evals.values()]) if config else None
         if config:
             self._diagnose(config, over=ended is not None and not running, now=now)
@@ -103,13 +109,19 @@ class Sight:
             notices.append(_sentence(error))
             return None, {}
 
-    def _now(self, config: TrainConfig, notices: list[str]) -> Now | None:
-        try:
-            with closing(Shelf(self.run.buffer_url)) as shelf:
-                return shelf.now(config.batch // config.group_size)
-        except (UsageError, LedgerError) as error:
-            notices.append(_sentence(error))
-            return None
+    def _now(self, config: TrainConfig, notices: list[str], *, running: bool) -> Now | None:
+        """What the ledger states. A database that takes long is not asked each time: most of the time it is at rest."""
+        began = monotonic()
+        if began >= self._ask_again or (self._stated is not None and not running):
+            self._stated, self._not_stated = None, []
+            try:
+                with closing(Shelf(self.run.buffer_url)) as shelf:
+                    self._stated = shelf.now(config.batch // config.group_size)
+            except (UsageError, LedgerError) as error:
+                self._not_stated = [_sentence(error)]
+            self._ask_again = monotonic() + REST * (monotonic() - began)
+        notices += self._not_stated
+        return self._stated
 
     def _diagnose(self, config: TrainConfig, *, over: bool, now: Now | None) -> None:
         """Looks for what is wrong, as often as the console of a run does; that reads evaluations, and forgets them."""
@@ -155,10 +167,13 @@ class Sight:
 
 def check_size(run: RunDir, set: str, step: int) -> None:
     """Raises:
-    UsageError: the evaluation is too large to be read for a page.
+    UsageError: the evaluation is not there, or too large to be read for a page.
     """
+    file = run.eval_file(set, step)
+    if not isfile(file):
+        raise UsageError(f"there is no evaluation of {set} at step {step}")
     with suppress(OSError):
-        if (size := getsize(run.eval_file(set, step))) > LARGEST_EVALUATION:
+        if (size := getsize(file)) > LARGEST_EVALUATION:
             fix = f"python -m rl.show {run.root.name} --set {set} --step {step} shows it in the terminal"
             raise UsageError(f"the evaluation of {set} at step {step} has {size / 1e6:,.0f} MB", fix=fix)
 

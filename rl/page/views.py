@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from rl.buffer.tables import State
 from rl.core.errors import LedgerError, UsageError
+from rl.core.metrics import AGE
 from rl.observe.readings import RECENT
 from rl.page import auditing, comparison, completions, telemetry, words
 from rl.page.board import Board
@@ -69,7 +70,8 @@ class Views:
         with self._looked(request) as (name, sight, look):
             now = words.now(look, sight.numbers)
         data = {"live": address("live", name), "shape": now["shape"]}
-        return html("run.html", name=name, now=now, panels=PANELS, recent=RECENT, data=data)
+        age_head = ["steps", *(metric.name for metric in AGE)]
+        return html("run.html", name=name, now=now, panels=PANELS, recent=RECENT, age_head=age_head, data=data)
 
     def live(self, request: Request) -> Response:
         """What has changed of a run, for the script: words are sent whole, curves from where it has them."""

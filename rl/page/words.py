@@ -6,6 +6,7 @@ from typing import Any
 
 from rl.buffer.tables import State
 from rl.core.config import HELDOUT, TrainConfig
+from rl.core.metrics import AGE
 from rl.observe.findings import Finding
 from rl.observe.readings import RECENT, Record, clock, headline, seconds_left
 from rl.page.numbers import Numbers
@@ -223,6 +224,11 @@ def _waits(now: Now, held: int, config: TrainConfig) -> list[str]:
     return said
 
 
+def ages(numbers: Numbers) -> list[list[str]]:
+    """The last step by the staleness of its tokens: a row for each age, with the numbers of `AGE`."""
+    return [[age, *(_plain(of.get(metric.name)) for metric in AGE)] for age, of in numbers.by_age.items()]
+
+
 def restarts(records: Sequence[Record]) -> list[list[str]]:
     """When, at which step, and what happened; the newest first."""
     return [
@@ -258,6 +264,7 @@ def now(look: Look, numbers: Numbers) -> dict[str, Any]:
         "tables": tables,
         "groups": groups(look.now) if look.now else [],
         "books": [{"text": line} for line in books(look, numbers, config, look.now)] if config and look.now else [],
+        "ages": ages(numbers),
         "restarts": restarts(numbers.restarts),
     }
 
