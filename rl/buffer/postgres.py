@@ -127,8 +127,8 @@ class PostgreSQL:
         """Whether the transaction of this name was committed. Where it is still under way, as only its client was cut
         off, entering the same name waits for its end."""
         with self.engine.connect() as db:  # and rolls back
-            entered = db.execute(insert(_transactions).values(name=name).on_conflict_do_nothing())
-            return entered.rowcount == 0
+            enter = insert(_transactions).values(name=name).on_conflict_do_nothing()
+            return db.scalar(enter.returning(_transactions.c.name)) is None
 
     def shrink(self) -> None:
         """Gives back the room of what was deleted."""

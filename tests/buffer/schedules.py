@@ -1,10 +1,10 @@
 """Random schedules of all that happens to a ledger, against a model of it in a few lines.
 
-``python -m tests.buffer.schedules --schedules 10000`` plays that many and prints what they came to. The real `Buffer`
-is played, on a file. A schedule mixes, in any order: slots that are taken, completions sampled by the newest version or
-an older one, groups stored, with and without signal, groups refused, batches leased, published and trained, commits,
-deaths of the collector, and deaths of the learner at any point, after which the run goes back to its newest commit, or
-to an older one where that is damaged.
+``python -m tests.buffer.schedules --schedules 10000`` plays that many and prints what they came to; with ``--postgres``
+on a database server, over a link that loses COMMITs and their answers. The real `Buffer` is played. A schedule mixes,
+in any order: slots that are taken, completions sampled by the newest version or an older one, groups stored, with and
+without signal, groups refused, batches leased, published and trained, commits, deaths of the collector, and deaths of
+the learner at any point, after which the run goes back to its newest commit, or to an older one where that is damaged.
 
 After every action each group is in the state that the model expects. At every lease no token is staler than the bound,
 and what is trained again is trained in its recorded batch. At the end the audit finds nothing, and nothing was trained
@@ -15,14 +15,14 @@ alone is the bound.
 import argparse
 import hashlib
 import os
-import sqlite3
+import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from itertools import chain
+from contextlib import ExitStack, closing, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,17 @@ from hypothesis import strategies as st
 
 from rewards.verdict import Mark, Verdict
 from rl.buffer.audit import violations
+from rl.buffer.database import open_ledger
 from rl.buffer.history import History
 from rl.buffer.ledger import Buffer
-from rl.buffer.tables import State, metadata
+from rl.buffer.schema import new_schema
+from rl.buffer.tables import State, groups_in_states, metadata
 from rl.core.config import TrainConfig
 from rl.core.errors import PublishError
+from rl.core.rundir import RunDir
 from rl.core.types import Group, Problem, Rollout, Sample
+from tests.link import Link
+from tests.postgres import server
 
 MEMORY = Path("/dev/shm")
 VERDICTS = {
@@ -47,30 +52,45 @@ VERDICTS = {
 STATES = {"rw": State.READY, "wr": State.READY, "rr": State.NO_SIGNAL, "re": State.UNVERIFIED}
 MARKS = ("rw", "wr", "rw", "rr", "rw", "wr", "re")
 COUNTED = ("schedules", "actions", "groups", "steps", "steps trained again", "expired", "deaths", "refused")
+LOST = ("questions lost", "answers lost")
+"""COMMITs that did not arrive, and those that did."""
 
 Action = tuple[str, int]
 """A method of `Run`, and a number that decides whatever it has to choose."""
 
 
 class Ledger:
-    """One file for all schedules: to make a database for each would take longer than to play it."""
+    """One for all schedules: to make a database for each would take longer than to play it.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "buffer.db"
-        self.buffer = cache(self._buffer)
-        self.buffer(2)
-        self.history = History(f"sqlite:///{self.path}")
-        self.looker = sqlite3.connect(self.path, isolation_level=None)
+    Args:
+        url: as its processes reach it.
+        direct: as it is looked at, where that is another URL.
+        lost: counts what the link between them loses.
+    """
 
-    def _buffer(self, capacity: int) -> Buffer:
-        return Buffer(f"sqlite:///{self.path}", capacity=capacity, group_size=2)
+    def __init__(self, url: str, direct: str | None = None, lost: Counter[str] | None = None) -> None:
+        self._url, self._looks, self.lost = url, open_ledger(direct or url), lost or Counter()
+        self._buffers: dict[int, Buffer] = {}
+        self.history = History(direct or url)
+
+    def buffer(self, capacity: int) -> Buffer:
+        if capacity not in self._buffers:
+            self._buffers[capacity] = Buffer(self._url, capacity=capacity, group_size=2)
+        return self._buffers[capacity]
 
     def clear(self) -> None:
-        self.looker.executescript("; ".join(f"DELETE FROM {table}" for table in metadata.tables))
+        with self._looks.writes() as db:
+            for table in metadata.tables.values():
+                db.execute(table.delete())
 
     def counts(self) -> dict[str, int]:
-        """Groups in each state, as another process sees them."""
-        return dict(self.looker.execute("SELECT state, count(*) FROM groups GROUP BY state").fetchall())
+        """Groups in each state that has some, as another process sees them."""
+        with self._looks.reads() as db:
+            return {state: n for state, n in groups_in_states(db).items() if n}
+
+    def close(self) -> None:
+        for each in (*self._buffers.values(), self.history, self._looks):
+            each.close()
 
 
 class Run:
@@ -281,15 +301,17 @@ ACTIONS = st.tuples(
 )
 
 
-def play(schedules: int, first_seed: int = 0) -> Counter[str]:
+def play(schedules: int, first_seed: int = 0, database_url: str | None = None) -> Counter[str]:
     """Plays so many schedules, and counts what happened in them.
+
+    Args:
+        database_url: of PostgreSQL, where the ledger is to be there: on the other end of a link that loses COMMITs.
 
     Raises:
         AssertionError: a violation; its schedule is made as short as can be, and printed.
     """
     happened: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        ledger = Ledger(Path(folder))
+    with _ledger(first_seed, database_url) as ledger:
 
         @seed(first_seed)
         @settings(
@@ -316,19 +338,37 @@ def play(schedules: int, first_seed: int = 0) -> Counter[str]:
             happened.update(run.happened)
 
         schedule()
+        happened.update(ledger.lost)
     return happened
+
+
+@contextmanager
+def _ledger(first_seed: int, database_url: str | None) -> Iterator[Ledger]:
+    if database_url is None:
+        place = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        with place as folder, closing(Ledger(f"sqlite:///{folder}/buffer.db")) as ledger:
+            yield ledger
+        return
+    with new_schema(database_url, RunDir(Path(f"schedules-{first_seed}")), overwrite=False) as url:
+        pass
+    with Link(url, random.Random(first_seed)) as link, closing(Ledger(link.url, url, link.lost)) as ledger:
+        yield ledger
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.buffer.schedules", description="Plays random schedules.")
     parser.add_argument("--schedules", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server of its own")
     asked = parser.parse_args()
     begin, cores = time.perf_counter(), os.cpu_count() or 1
     shares = [-(-asked.schedules // cores)] * cores
-    with ProcessPoolExecutor(cores) as pool:
-        happened = sum(pool.map(play, shares, range(asked.seed, asked.seed + cores)), Counter())
-    what = ", ".join(f"{happened[name]:,} {name}" for name in COUNTED)
+    with ExitStack() as stack:
+        url = stack.enter_context(server()).url("postgres") if asked.postgres else None
+        pool = stack.enter_context(ProcessPoolExecutor(cores))
+        seeds = range(asked.seed, asked.seed + cores)
+        happened = sum(pool.map(play, shares, seeds, repeat(url)), Counter())
+    what = ", ".join(f"{happened[name]:,} {name}" for name in (*COUNTED, *(LOST if asked.postgres else ())))
     print(f"0 violations in {what}; {time.perf_counter() - begin:.0f} s")
 
 
