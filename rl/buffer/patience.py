@@ -1,12 +1,12 @@
 """Waiting for a database that is away: it restarts, or the network has been cut."""
 
-import logging
 import time
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from rl.core.errors import LedgerError
+from rl.core.log import say
 
 AWAY_S = 120.0
 """For so long a ledger is asked again: a database that has crashed reads its log first, and a standby takes over in a
@@ -15,7 +15,6 @@ AGAIN_S = 0.25
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
-log = logging.getLogger(__name__)
 
 
 class AwayError(LedgerError):
@@ -35,7 +34,7 @@ def patient(ask: Callable[P, R]) -> Callable[P, R]:
         try:
             return ask(*args, **kwargs)
         except AwayError as away:
-            log.warning("%s; waiting for it, %.0f s at the most", away, AWAY_S)
+            say(f"{away}; waits for it")
         begin = time.monotonic()
         while True:
             try:
@@ -46,7 +45,7 @@ def patient(ask: Callable[P, R]) -> Callable[P, R]:
                     fix = "bring the database back, then go on with --resume"
                     raise LedgerError(f"{away}; waited {AWAY_S:.0f} s for it", fix=fix) from None
             time.sleep(AGAIN_S)
-        log.warning("the ledger is back after %.1f s", time.monotonic() - begin)
+        say(f"the ledger is back after {time.monotonic() - begin:.1f} s")
         return answer
 
     return asked
