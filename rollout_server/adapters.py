@@ -18,6 +18,9 @@ from rollout_server.engines import Adapter, Engine
 from rollout_server.errors import ApiError
 from rollout_server.schema import AdapterReceipt
 
+MOST_POLICIES = 32
+"""More than the runs that share a server at a time; those that end leave their versions behind."""
+
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Version:
@@ -45,13 +48,16 @@ class Adapters:
         engine: loads and samples from them.
         folder: where their files lie; must exist, and belongs to this object alone.
         keep: versions of each policy that stay served; the newest accepted one always does.
+        policies: that stay served; beyond that goes the one that was not asked for for the longest time.
     """
 
-    def __init__(self, engine: Engine, folder: Path, *, keep: int) -> None:
+    def __init__(self, engine: Engine, folder: Path, *, keep: int, policies: int = MOST_POLICIES) -> None:
         self._engine = engine
         self._folder = folder
         self._keep = keep
+        self._most = policies
         self._policies: dict[str, dict[int, _Version]] = {}
+        """By name, the one that was asked for last at the end."""
         self._ids = itertools.count(1)
         self._putting = asyncio.Lock()
 
@@ -64,7 +70,8 @@ class Adapters:
         """Check the bytes, load them, and serve them as a candidate. The same bytes again change nothing.
 
         Raises:
-            ApiError: 400 or 422 as `adapter_file.check`, 409 when the version holds other bytes.
+            ApiError: 400 or 422 as `adapter_file.check`, 409 when the version holds other bytes, 507 when there is no
+                room for it.
         """
         start = monotonic()
         file = await asyncio.to_thread(adapter_file.check, body, sha256, self._engine.facts)
@@ -78,13 +85,21 @@ class Adapters:
             try:
                 await asyncio.to_thread(file.write, adapter.path)
                 await self._engine.load_adapter(adapter)
+            except OSError as error:
+                shutil.rmtree(adapter.path, ignore_errors=True)
+                detail = f"{policy} version {number} cannot be written: {error.strerror}"
+                raise ApiError(507, "no room on the disk", detail, fix="Make room where TMPDIR is.") from None
             except BaseException:
                 shutil.rmtree(adapter.path, ignore_errors=True)
                 raise
             metrics.LOADING.observe(monotonic() - start)
             version = _Version(adapter=adapter, modules=file.modules)
             self._policies.setdefault(policy, {})[number] = version
+            self._asked(policy)
             await self._drop_oldest(policy, but=version)
+            if len(self._policies) > self._most:
+                for idle in list(next(iter(self._policies.values())).values()):
+                    await self._drop(idle)
             return version.receipt
 
     async def accept(self, policy: str, number: int) -> AdapterReceipt:
@@ -125,12 +140,16 @@ class Adapters:
             yield None
             return
         version = self._newest_accepted(policy) if number is None else self._find(policy, number)
+        self._asked(policy)
         version.users += 1
         try:
             yield version.adapter
         finally:
             version.users -= 1
             await self._free(version)
+
+    def _asked(self, policy: str) -> None:
+        self._policies[policy] = self._policies.pop(policy)
 
     def _find(self, policy: str, number: int) -> _Version:
         version = self._policies.get(policy, {}).get(number)

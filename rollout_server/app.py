@@ -26,6 +26,7 @@ from rollout_server.limits import (
 from rollout_server.openai_api import PATHS, add_openai_paths
 from rollout_server.schema import (
     HASH_HEADER,
+    LARGEST_VERSION,
     NAME_PATTERN,
     AdapterReceipt,
     GenerateRequest,
@@ -36,7 +37,8 @@ from rollout_server.schema import (
 from rollout_server.web import answer, answer_errors, no_key, refusal, while_connected
 
 PolicyName = Annotated[str, PathParam(pattern=NAME_PATTERN)]
-VersionNumber = Annotated[int, PathParam(ge=0)]
+VersionNumber = Annotated[int, PathParam(ge=0, le=LARGEST_VERSION)]
+Hash = Annotated[str, Header(alias=HASH_HEADER, pattern=r"^[0-9a-fA-F]{64}$", description="of the whole body")]
 
 
 def create_app(
@@ -90,7 +92,7 @@ def create_app(
         request: Request,
         policy: PolicyName,
         version: VersionNumber,
-        sha256: Annotated[str, Header(alias=HASH_HEADER)],
+        sha256: Hash,
     ) -> Response:
         with uploads.enter():
             limit = adapter_file.largest_body(engine.facts)

@@ -21,8 +21,6 @@ MOST_COMPLETIONS = 4096
 """Of one request, whose answer is made as a whole in memory."""
 GUESTS = 64
 """Requests of guests that are here at a time, unless the server is started with another number."""
-POLICIES = 64
-"""Whose versions are served at a time: runs that share a server leave theirs behind when they end."""
 
 _LEAST_TEMPERATURE = 0.01  # vLLM would silently raise a lower one to it
 

@@ -27,6 +27,8 @@ SCHEMA = 2
 
 HASH_HEADER = "X-Adapter-SHA256"
 CONFIG_KEY = "adapter_config"
+LARGEST_VERSION = 2**53 - 1
+"""What every reader of JSON takes for the number that it is."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 FinishReason = Literal["stop", "length"]
@@ -65,7 +67,9 @@ class GenerateRequest(Wire):
     """n completions of each prompt, all by one policy version. One request carries whole groups."""
 
     policy: str | None = Field(None, pattern=NAME_PATTERN, description="null is the base model")
-    policy_version: int | None = Field(None, ge=0, description="null is the newest accepted version")
+    policy_version: int | None = Field(
+        None, ge=0, le=LARGEST_VERSION, description="null is the newest accepted version"
+    )
     prompts: Annotated[list[TokenIds], Field(fail_fast=True)] = Field(
         ..., min_length=1, max_length=1024, description="token ids"
     )

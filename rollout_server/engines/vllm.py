@@ -145,7 +145,9 @@ class VllmEngine:
     async def load_adapter(self, adapter: Adapter) -> None:
         try:
             await self._call(lambda engine: _add_lora(engine, adapter))
-        except (ValueError, RuntimeError, MemoryError) as error:
+        except EngineError:
+            raise
+        except Exception as error:  # whatever vLLM says of an adapter, it goes on without it
             name = f"{adapter.policy} version {adapter.version}"
             if out_of_memory(error):
                 detail = f"there is no memory for {name}: {_one_line(error)}"
