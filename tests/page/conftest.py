@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
 from tests.page.service import browser
+
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="session")

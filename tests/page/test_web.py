@@ -8,7 +8,6 @@ from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
 import pytest
 
 from rl.page.guard import HEADERS
@@ -100,7 +99,7 @@ def test_this_machine_has_several_names(service: Service, host: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("path", ["/", "/run/first", "/live/first"])
 def test_it_is_only_to_be_read(service: Service, method: str, path: str) -> None:
-    assert httpx.request(method, service.url + path).status_code == 405
+    assert service.client.request(method, service.url + path).status_code == 405
 
 
 def raw(service: Service, path: str) -> tuple[int, str]:
