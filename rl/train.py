@@ -30,6 +30,8 @@ def main(argv: list[str]) -> int:
 
     if args.auto_resume:
         args = begin.go_on(args)
+    if args.ray_address is not None:
+        args.elsewhere = list(JOINABLE)
     resolved = begin.resolve(args) if args.resume is None else None
     planned = resolved.config if resolved else RunDir(args.resume).config()
     placement = _placed(planned, args)
@@ -44,7 +46,12 @@ def main(argv: list[str]) -> int:
         from rl.launch.elsewhere import Elsewhere
         from rl.launch.supervisor import Supervisor
 
-        away = Elsewhere(run, args.elsewhere, args.learner_nodes) if args.elsewhere or run.spans_machines else None
+        nodes = config.learners if args.ray_address is not None else args.learner_nodes
+        away = Elsewhere(run, args.elsewhere, nodes) if args.elsewhere or run.spans_machines else None
+        if args.ray_address is not None:
+            from rl.launch.cluster import Cluster
+
+            stack.enter_context(Cluster(args.ray_address, run, config))
         supervisor = Supervisor(
             run, config, listeners, placement, nursery, server_urls=args.server_urls, elsewhere=away, ports=ports
         )
@@ -107,6 +114,12 @@ def _parser() -> cli.Parser:
         metavar="NODES",
         help="machines that join as learner, each with its part of --learners (default: 1)",
     )
+    run.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="have Ray place servers, learners, collector and evaluator on its cluster (auto, or HOST:PORT), servers "
+        "and learners with a GPU each, and start again what is lost with a machine; needs --buffer-url",
+    )
     cli.add_metrics_flags(run, f"serve /metrics, /health and /ready: {ports} port + 10 + r")
     cli.add_config_flags(parser)
     return parser
@@ -158,6 +171,9 @@ def _check_elsewhere(config: TrainConfig, args: Namespace) -> None:
     """
     if args.elsewhere and config.replay is not None:
         raise UsageError("a replay is trained here", fix="leave --elsewhere out")
+    if args.ray_address is not None and config.buffer_url is None:
+        fix = "add --buffer-url postgresql://USER@HOST/DATABASE"
+        raise UsageError("--ray-address is for several machines, which share a ledger in a database", fix=fix)
     if args.server_urls and "server" in args.elsewhere:
         raise UsageError("--server-url names servers, and --elsewhere server waits for some", fix="give one of them")
     if args.learner_nodes > 1 and "learner" not in args.elsewhere:
