@@ -77,6 +77,11 @@ class Server:
         """Ends it as its administrator would, whoever is connected ("fast" mode)."""
         self._end(signal.SIGINT)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that all others of it are children of."""
+        return self._process.pid
+
     def wait(self) -> None:
         """Returns once it has ended, by whomever."""
         self._process.wait(LIMIT_S)

@@ -2,21 +2,25 @@
 
 import json
 import random
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGSTOP, Signals
+from signal import SIGINT, SIGKILL, SIGQUIT, SIGSTOP, Signals
 from typing import Any
 from urllib.request import urlopen
 
 import psutil
+import sqlalchemy as sa
 
+from rl.buffer.database import read_only
+from rl.buffer.tables import State, commits, groups
 from rl.core.rundir import RunDir
 from tests.commands import words_of
 from tests.e2e.conftest import Train
+from tests.postgres import USER, Server
 
 FLAGS = [
     *("--steps", "100000", "--save-every", "4", "--keep", "3", "--learners", "2"),
@@ -62,6 +66,19 @@ KILLS = [
 """One round. Between the optimizer's step and the commit: publishing, trained. Mid-commit: saving."""
 FEW_KILLS = KILLS[:12]
 """Every victim, and the worst moments of the learner and the supervisor."""
+DATABASE_KILLS = [
+    *(Fault(victim="database", moment=m, signal=SIGQUIT) for m in ("random", "training", "publishing", "saving")),
+    *(Fault(victim="backend", moment=moment) for moment in ("random", "trained")),
+    Fault(victim="database", moment="random", signal=SIGINT),
+]
+"""Of a ledger in PostgreSQL: its server crashes ("immediate" mode), or one of its processes is killed, so that it ends
+all others and recovers, or its administrator ends it; then it is started again."""
+FEW_WITH_DATABASE = [
+    *(DATABASE_KILLS[i] for i in (1, 3, 4, 6)),
+    Fault(victim="learner 0", moment="publishing"),
+    Fault(victim="supervisor", moment="trained"),
+    Fault(victim="collector", moment="random"),
+]
 STOPS = [Fault(victim=v, moment="random", signal=SIGSTOP) for v in VICTIMS if v != "supervisor"]
 
 
@@ -82,10 +99,16 @@ class Recovery:
 
 
 class Service:
-    """One run, started again when its supervisor is the one that is killed."""
+    """One run, started again when its supervisor is the one that is killed.
 
-    def __init__(self, root: Path, seed: int, *flags: str) -> None:
-        self.run = RunDir(root)
+    Args:
+        server: which its ledger is in; None for a file.
+    """
+
+    def __init__(self, root: Path, seed: int, *flags: str, server: Server | None = None) -> None:
+        self.run, self._server = RunDir(root), server
+        if server is not None:
+            flags = (*flags, "--buffer-url", server.url("postgres"))
         self._random = random.Random(seed)
         self._train = Train("--run-dir", str(root), "--seed", str(seed), *FLAGS, *flags, cwd=root.parent)
         self.launches = [self._train]
@@ -108,6 +131,9 @@ class Service:
             self._train.finish()
             self._train = Train("--resume", str(self.run.root), cwd=self.run.root.parent)
             self.launches.append(self._train)
+        if fault.victim == "database" and self._server is not None:
+            self._server.wait()
+            self._server.start()
         self._wait(lambda: self._replaced(missed, old), f"a replacement after {fault}")
         if fault.victim in ("server", "supervisor"):
             self._wait(self._ready, f"a server that is ready after {fault}")
@@ -125,6 +151,8 @@ class Service:
     def kill(self) -> None:
         for launch in self.launches:
             launch.kill()
+        if "_ledger" in vars(self):
+            self._ledger.dispose()
 
     # ---- moments
 
@@ -135,12 +163,12 @@ class Service:
 
     def training(self) -> bool:
         """A batch is leased and its update is not published."""
-        return self._scalar("SELECT count(*) FROM groups WHERE state = 'leased'") > 0
+        return self._scalar(sa.select(sa.func.count()).where(groups.c.state == State.LEASED)) > 0
 
     def trained(self) -> bool:
         """A step is trained and published that no checkpoint has yet."""
-        trained = self._scalar("SELECT max(step) FROM groups WHERE state = 'trained'")
-        return trained > self._scalar("SELECT max(step) FROM commits")
+        trained = self._scalar(sa.select(sa.func.max(groups.c.step)).where(groups.c.state == State.TRAINED))
+        return trained > self._scalar(sa.select(sa.func.max(commits.c.step)))
 
     def saving(self) -> bool:
         """A checkpoint is being written."""
@@ -165,6 +193,9 @@ class Service:
     def _processes(self, victim: str) -> list[psutil.Process]:
         if victim == "supervisor":
             return [psutil.Process(self._train.process.pid)]
+        if self._server is not None and victim in ("database", "backend"):
+            database = psutil.Process(self._server.pid)
+            return [database] if victim == "database" else [p for p in database.children() if USER in words_of(p)]
         return [process for process in self._train.descendants() if _is(process, victim)]
 
     def _replaced(self, victim: str, old: psutil.Process) -> bool:
@@ -183,9 +214,13 @@ class Service:
         with urlopen(f"{urls[0]}{path}", timeout=10) as answer:
             return json.load(answer)
 
-    def _scalar(self, query: str) -> int:
-        with closing(sqlite3.connect(f"file:{self.run.root / 'buffer.db'}?mode=ro", uri=True)) as db:
-            return db.execute(query).fetchone()[0] or 0
+    @cached_property
+    def _ledger(self) -> sa.Engine:
+        return read_only(self.run.buffer_url)
+
+    def _scalar(self, query: sa.Select[tuple[int]]) -> int:
+        with self._ledger.connect() as db:
+            return db.scalar(query) or 0
 
     def _newest_step(self) -> int:
         return max((r["step"] for r in self.run.records() if r["kind"] == "step"), default=0)
@@ -197,7 +232,7 @@ class Service:
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + LIMIT_S
         while True:
-            with suppress(OSError, sqlite3.OperationalError, psutil.NoSuchProcess):  # what is asked may just be away
+            with suppress(OSError, sa.exc.OperationalError, psutil.NoSuchProcess):  # what is asked may just be away
                 if condition():
                     return
             assert self._train.process.poll() is None, f"the run ended before {what}: {self._train.finish()}"
