@@ -1,8 +1,9 @@
 """What the ledger costs: samples put, leased and trained in a second, bytes of a sample, and its share of a step.
 
 ``python -m rl.buffer.bench`` makes groups of long completions as a server and the verifier make them and takes them
-through a ledger on the disk, in one process. With a run directory it also plays that run's groups through a ledger once
-more and compares the time of the learner's calls with the time that the run's steps took.
+through a ledger on the disk, or through one in the database of ``--buffer-url``, in one process. With a run directory
+it also plays that run's groups through a ledger once more and compares the time of the learner's calls with the time
+that the run's steps took.
 """
 
 import os
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rl.buffer.compact import compact
+from rl.buffer.database import open_ledger
 from rl.buffer.history import History
 from rl.buffer.ledger import Buffer
+from rl.buffer.schema import drop_schema, new_schema
 from rl.buffer.tables import State
 from rl.core import cli
 from rl.core.errors import UsageError
@@ -40,6 +43,8 @@ GROWTH = (1, 2, 4)
 VOCABULARY = 151_936
 POLICY, SHA256 = "run-bench-0", "ab" * 32
 OUT = Console(highlight=False, markup=False, soft_wrap=True)
+NewLedger = Callable[[str], str]
+"""Name → URL."""
 
 
 @dataclass
@@ -114,39 +119,60 @@ def taken_through(url: str, group: Group, samples: int) -> Clock:
     return clock
 
 
-def throughput(folder: Path, samples: int, tokens: int) -> None:
+@contextmanager
+def new_ledgers(folder: Path, database_url: str | None) -> Iterator[NewLedger]:
+    """Ledgers that are gone afterwards, by their names: files in the folder, or schemas named as it is."""
+    made: list[str] = []
+
+    def in_file(name: str) -> str:
+        return f"sqlite:///{folder}/{name}.db"
+
+    def in_database(name: str) -> str:
+        with new_schema(str(database_url), RunDir(folder / f"{folder.name}.{name}"), overwrite=False) as url:
+            made.append(url)
+        return url
+
+    try:
+        yield in_file if database_url is None else in_database
+    finally:
+        for url in made:
+            drop_schema(url)
+
+
+def throughput(new_ledger: NewLedger, samples: int, tokens: int) -> None:
     """Prints a line for each size of a group."""
     names = ("samples per s", "per s of CPU time", "put ms", "lease ms", "trained ms")
     heads = (Column(head, justify="right") for head in names)
     table = Table("group", *heads, box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    taken_through(f"sqlite:///{folder}/warm.db", made_group(BATCH, 1), BATCH)
+    taken_through(new_ledger("warm"), made_group(BATCH, 1), BATCH)
     for size in GROUP_SIZES:
-        clock = taken_through(f"sqlite:///{folder}/{size}.db", made_group(size, tokens), samples)
+        clock = taken_through(new_ledger(f"groups-of-{size}"), made_group(size, tokens), samples)
         put = len(clock.seconds["put"]) * size
         times = (f"{clock.ms(name):.2f}" for name in ("put", "lease", "trained"))
         table.add_row(f"{size}", f"{put / clock.total():,.0f}", f"{put / clock.cpu_seconds:,.0f}", *times)
     OUT.print(table)
     OUT.print(
-        f"samples of {tokens:,} tokens, taken through a ledger on the disk by one process: issued, put, leased\n"
+        f"samples of {tokens:,} tokens, taken through a ledger by one process: issued, put, leased\n"
         f"{BATCH} at a time, trained; ms: the median of one call, of a group for put, of a batch for the others\n"
     )
 
 
-def growth(folder: Path, samples: int, tokens: int) -> None:
-    """Prints what the file holds after so many samples, and after it was compacted."""
-    url, group = f"sqlite:///{folder}/growth.db", made_group(8, tokens)
+def growth(new_ledger: NewLedger, samples: int, tokens: int) -> None:
+    """Prints what the ledger takes after so many samples, and after it was compacted."""
+    url, group = new_ledger("growth"), made_group(8, tokens)
     put = 0
     for part in GROWTH:
         put += len(taken_through(url, group, part * samples - put).seconds["put"]) * 8
         with closing(History(url)) as history:
             stored = sum(row.stored for row in history.books().rows) * 8
-        size = (folder / "growth.db").stat().st_size
+        with closing(open_ledger(url)) as ledger:
+            size = ledger.bytes()
         OUT.print(f"{stored:,} samples: {size / 1e6:,.1f} MB, {size / stored:,.0f} bytes each")
     done = compact(url)
     OUT.print(f"compacted: {done.bytes_after / 1e6:,.1f} MB with what is still to be trained\n")
 
 
-def share(folder: Path, run: RunDir) -> None:
+def share(new_ledger: NewLedger, run: RunDir) -> None:
     """Prints the time of the learner's calls for each step of a run beside that of its steps.
 
     Raises:
@@ -159,7 +185,7 @@ def share(folder: Path, run: RunDir) -> None:
     batch = config.batch // config.group_size
     if not steps or not groups:
         raise UsageError(f"{run.root} has no step with its groups", fix="name a run that was not compacted")
-    learner, collector = _played(f"sqlite:///{folder}/share.db", groups, batch, config.save_every)
+    learner, collector = _played(new_ledger("share"), groups, batch, config.save_every)
     played = len(groups) // batch
     step_s = fmean(record["step_s"] for record in steps.values())
     busy_s = step_s - fmean(record["wait_s"] for record in steps.values())
@@ -217,15 +243,20 @@ def main(argv: list[str]) -> None:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="whose steps the calls are compared with")
     parser.add_argument("--samples", type=int, default=4096, help="of each size of a group (default 4,096)")
     parser.add_argument("--tokens", type=int, default=1000, help="of a sample (default 1,000)")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="where the ledgers go (default: a temporary one)")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--folder", type=Path, metavar="DIR", help="where the ledgers go (default: a temporary one)")
+    place.add_argument("--buffer-url", metavar="URL", help="PostgreSQL database where they go instead")
     asked = parser.parse_args(argv)
     if min(asked.samples, asked.tokens) < 1:
         raise UsageError("--samples and --tokens are 1 or more")
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        throughput(Path(folder), asked.samples, asked.tokens)
-        growth(Path(folder), asked.samples, asked.tokens)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir=asked.folder) as folder,
+        new_ledgers(Path(folder), asked.buffer_url) as new_ledger,
+    ):
+        throughput(new_ledger, asked.samples, asked.tokens)
+        growth(new_ledger, asked.samples, asked.tokens)
         if asked.run:
-            share(Path(folder), RunDir(asked.run))
+            share(new_ledger, RunDir(asked.run))
     OUT.print(f"measured on {os.cpu_count()} cores, {platform.system()} {platform.machine()}, {sys.version.split()[0]}")
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import insert
 
 from rl.buffer.patience import AwayError, patient
-from rl.core.dburl import URL_VARIABLE
+from rl.core.dburl import URL_VARIABLE, check_database_url
 from rl.core.errors import LedgerError, first_line
 
 LOCKED_S = 45
@@ -201,7 +201,11 @@ def _code(error: BaseException | None) -> str:
 
 def _password(url: sa.URL) -> dict[str, str]:
     """That of the environment's URL, where it names the same database."""
-    given = sa.make_url(os.environ.get(URL_VARIABLE) or "postgresql://")
+    try:
+        check_database_url(named := os.environ.get(URL_VARIABLE, ""), secret=True)
+    except ValueError:
+        return {}
+    given = sa.make_url(named)
     if given.password and all(getattr(given, n) == getattr(url, n) for n in ("username", "host", "port", "database")):
         return {"password": given.password}
     return {}

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.schema import CreateSchema
+from sqlalchemy.schema import CreateSchema, DropSchema
 
 from rl.buffer.postgres import connect_args, schema_of
 from rl.core.dburl import URL_VARIABLE, check_database_url
@@ -90,6 +90,17 @@ def follow(url: str, suffix: str) -> str:
         _rename(db, old, new)
         db.commit()
     return _in_schema(url, new)
+
+
+def drop_schema(url: str) -> None:
+    """Removes the ledger at this URL with all that is in it, which no run may ask for.
+
+    Raises:
+        UsageError: the database cannot be reached.
+    """
+    with _connected(url) as db:
+        db.execute(DropSchema(schema_of(url), cascade=True))
+        db.commit()
 
 
 @contextmanager
