@@ -1,7 +1,11 @@
-"""Many processes at one ledger, as on many machines: collectors that fill it and a learner that empties it."""
+"""Many processes at one ledger, as on many machines: collectors that fill it and a learner that empties it.
+
+``python -m tests.buffer.crowd URL STEPS`` is such a crowd; it prints what each returned.
+"""
 
 import multiprocessing
 import random
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -84,3 +88,13 @@ def _group(id: int, marks: str, version: int) -> Group:
         adapter_sha256=SHA256,
         samples=[Sample(rollout=rollout, verdict=verdict) for verdict in verdicts],
     )
+
+
+def main() -> None:
+    url, steps = sys.argv[1:]
+    with crowd(url, int(steps)) as processes:
+        print(*(process.result() for process in processes))
+
+
+if __name__ == "__main__":
+    main()
