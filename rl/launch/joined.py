@@ -20,7 +20,7 @@ from rl.core.rundir import RunDir
 from rl.core.telemetry import NO_PORTS, Ports
 from rl.launch.crew import NO_GPU, environment, start_role
 from rl.launch.elsewhere import place_of
-from rl.launch.joining import Here
+from rl.launch.joining import Here, bring_up_to_date
 from rl.launch.server import start_server
 from rl.launch.workers import Worker
 
@@ -51,19 +51,17 @@ class Joined:
         ports: Ports = NO_PORTS,
     ) -> None:
         self._role, self._run, self._board, self._here = role, run, board, here
-        self._config = config = run.config()
+        self._config = run.config()
         self._nursery, self._ports = nursery, ports
         self._launch: Launch | None = None
+        self._described: dict[str, str] = {}
         self._answered: int | None = None
         """The number of the launch that the worker was begun for."""
         self._node: int | None = None
         self._member = self._join()
         self._supervisor = Silence(0)
-        start = {"server": self._start_server, "learner": self._start_ranks}.get(role, self._start_role)
-        local = range(config.learners) if role == "learner" else ()
-        pulses = [pulse_file(run, f"learner-{rank}") for rank in local] or [pulse_file(run, role)]
-        resume = f"start {run.root} again where its supervisor is"
-        self._worker = Worker(role, start, pulses, children, resume=resume, may_finish=role == "learner")
+        self._children = children
+        self._worker = self._new_worker([role])
 
     def take_part(self) -> None:
         """Returns once the run has ended.
@@ -71,7 +69,10 @@ class Joined:
         Raises:
             TallyError: its supervisor gave no sign of life for `ALONE_LIMIT_S`.
         """
-        while self._board.description():
+        while described := self._board.description():
+            if described != self._described:
+                bring_up_to_date(self._run, described)
+                self._described = described
             if not self._board.beat(self._member):  # this machine was cut off, and given up
                 self._member = self._join()
             self._follow()
@@ -80,6 +81,14 @@ class Joined:
 
     def leave(self) -> None:
         self._board.remove([self._member])
+
+    def _new_worker(self, pulses: list[str]) -> Worker:
+        """Args: pulses: the names of what it is heard by."""
+        start = {"server": self._start_server, "learner": self._start_ranks}.get(self._role, self._start_role)
+        files = [pulse_file(self._run, name) for name in pulses]
+        resume = f"start {self._run.root} again where its supervisor is"
+        learns = self._role == "learner"
+        return Worker(self._role, start, files, self._children, resume=resume, may_finish=learns)
 
     def _join(self) -> int:
         return self._board.join(self._role, place_of(self._run), self._here.url)
@@ -111,8 +120,11 @@ class Joined:
     def _sit(self, number: int) -> bool:
         """Takes a seat of a launch; False where there is none for us."""
         self._node = self._board.sit(number, self._member, f"{self._here.address}:{_free_port(self._here.address)}")
-        self._launch = self._board.newest_launch()  # which says where to meet
-        return self._node is not None
+        self._launch = launch = self._board.newest_launch()  # which says where to meet
+        if launch is None or self._node is None:
+            return False
+        self._worker = self._new_worker([f"learner-{rank}" for rank in range(self._config.learners // launch.nodes)])
+        return True
 
     def _mend(self) -> None:
         """Tells what has happened to what runs here, and has it started again where that is ours to do."""

@@ -60,21 +60,27 @@ def found(where: str, role: Role, folder: Path | None) -> Iterator[tuple[RunDir,
         where = shared.buffer_url
     with closing(Roles(where)) as board:
         _wait(lambda: bool(board.description()), f"no supervisor has begun the run in {shown(where)}", board.ended)
-        run = shared or _written(board.description(), role, folder)
+        run = shared or _copy(board.description(), role, folder)
         check_same_problems(run, run.config())
         with _only_one(run, role):
             yield run, board
 
 
-def _written(described: dict[str, str], role: Role, folder: Path | None) -> RunDir:
-    """A directory of this machine with what the others have to know of a run, too."""
+def _copy(described: dict[str, str], role: Role, folder: Path | None) -> RunDir:
+    """A directory of this machine with what whoever works for a run has to know of it."""
     run = RunDir(folder or Path("runs") / f"{described['name']}-{role}")
     for path in (run.logs, run.checkpoints, run.evals):
         path.mkdir(parents=True, exist_ok=True)
     run.copy_mark.touch()
-    run.config_file.write_text(described["config"])
-    run.problems_file.write_text(described["problems"])
+    bring_up_to_date(run, described)
     return run
+
+
+def bring_up_to_date(run: RunDir, described: dict[str, str]) -> None:
+    """Where this machine has a copy, that is of the run as it is described now: a resume may have made it longer."""
+    if run.copy_mark.exists():
+        run.config_file.write_text(described["config"])
+        run.problems_file.write_text(described["problems"])
 
 
 @contextmanager

@@ -222,4 +222,5 @@ class Supervisor:
         return f"Go on with: {self._resume_command()} {ended.longer if ended else ''}".rstrip()
 
     def _resume_command(self) -> str:
-        return f"python -m rl.train --resume {self._run.root}"
+        away = f" --elsewhere {','.join(self._elsewhere.roles)}" if self._elsewhere and self._elsewhere.roles else ""
+        return f"python -m rl.train --resume {self._run.root}{away}"

@@ -42,10 +42,10 @@ def main(argv: list[str]) -> None:
     if args.parent is not None:
         die_with_parent(args.parent)
     run = RunDir(args.run)
-    rank = int(os.environ["RANK"])
+    rank, on_this_node = int(os.environ["RANK"]), os.environ["LOCAL_RANK"]
     role, vitals = f"learner-{rank}", RankVitals(leads=rank == 0)
     log.begin(run.root, role)
-    beat_in_thread(pulse_file(run, role))
+    beat_in_thread(pulse_file(run, f"learner-{on_this_node}"))
     port = None if args.metrics_port is None else args.metrics_port + rank
     telemetry.serve(run, role, vitals, [metrics.LEARNING], host=args.metrics_host, port=port)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

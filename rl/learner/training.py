@@ -49,9 +49,7 @@ class Training:
         self._run, self._config, self._vitals = run, run.config(), vitals
         config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
-        self._buffer = Buffer(
-            run.buffer_url, capacity=config.buffer, group_size=config.group_size, learner=policy_name
-        )
+        self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size, learner=policy_name)
         self._courier = Courier(run)
         vitals.counts = self._buffer.counts
         policy = Policy(model, config, own_device())
