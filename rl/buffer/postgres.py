@@ -192,6 +192,11 @@ def shown(url: sa.URL) -> str:
 
 def meaning(error: BaseException | None) -> tuple[str, str] | None:
     """What an error says about the ledger, and the fix; None where it says nothing about it."""
+    if isinstance(error, psycopg.OperationalError) and not error.sqlstate:
+        return (
+            f"the database cannot be reached ({first_line(error)})",
+            "does it run there, and may you connect from here? psql takes the same URL",
+        )
     return _MEANINGS.get(_code(error))
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -127,13 +128,10 @@ def _groups(run: RunDir) -> dict[str, int]:
     from rl.buffer.history import History  # SQLAlchemy: `--explain` does not wait for it
 
     try:
-        history = History(run.buffer_url)
+        with closing(History(run.buffer_url)) as history:
+            return {state.value: n for state, n in history.counts().items() if n}
     except UsageError:
         return {}
-    try:
-        return {state.value: n for state, n in history.counts().items() if n}
-    finally:
-        history.close()
 
 
 def _since(moment: str) -> float:

@@ -1,6 +1,5 @@
 """A run's ledger in PostgreSQL: a schema of its own, made and moved aside with the directory; no secret is kept."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -166,13 +165,13 @@ def test_a_password_in_the_environment_is_used_and_kept_nowhere(
         pass
 
 
-def test_a_ledger_that_is_away_cannot_be_read(database_url: str, tmp_path: Path, postgres: Server) -> None:
-    run = made("--run-dir", tmp_path / "run", "--buffer-url", database_url)
-    recorded = json.loads(run.config_file.read_text())
-    recorded["config"]["buffer_url"] = run.buffer_url.replace("Drun", "Delsewhere")
-    run.config_file.write_text(json.dumps(recorded))
-    with pytest.raises(UsageError, match="cannot read the ledger elsewhere in postgresql://tally@"):
-        History(run.buffer_url)
+@pytest.mark.parametrize(
+    ("wrong", "why"), [("options=-csearch_path%3Delsewhere", "not there"), ("port=1", "cannot be reached")]
+)
+def test_a_ledger_that_is_not_there_cannot_be_read(postgres_url: str, wrong: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot read the ledger .* in postgresql://tally@.*{why}") as told:
+        History(f"{postgres_url.partition('?')[0]}?{wrong}")
+    assert told.value.fix
 
 
 def test_a_look_sees_one_moment_and_changes_nothing(ledger_url: str) -> None:
