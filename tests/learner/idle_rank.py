@@ -13,7 +13,7 @@ from rl.core.rundir import RunDir
 from rl.learner import __main__ as learner
 
 
-async def train(run: RunDir, server_urls: list[str], policy: str) -> None:
+async def train(run: RunDir, server_urls: list[str], policy: str, vitals: object) -> None:
     Path(run.root / f"trained-{dist.get_rank()}").touch()
     while dist.get_rank() == 0 and not (run.root / "go").exists():
         await asyncio.sleep(0.05)
