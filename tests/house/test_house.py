@@ -31,8 +31,8 @@ MAY_KNOW = {
     "rl.page": "rewards rollout_server.access rl.core rl.problems.prompt rl.buffer rl.evaluate rl.study rl.observe "
     "rl.present",
     "rl.track": "rewards rl.core rl.buffer rl.evaluate rl.learner.checkpoint rl.study rl.observe",
-    "rl.launch": "rewards rollout_server.access rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint rl.evaluate rl.study "
-    "rl.observe rl.present rl.track",
+    "rl.launch": "rewards rollout_server.access rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint "
+    "rl.evaluate rl.study rl.observe rl.present rl.track",
 }
 
 
