@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 
 class State(StrEnum):
@@ -68,6 +69,13 @@ facts = sa.Table(  # about the run, for its audit
 PROBLEMS = "problems"
 """The fact: how many problems the run draws from."""
 requests = sa.Table("requests", metadata, sa.Column("what", sa.String(10), primary_key=True))
+
+
+@event.listens_for(payloads, "after_create")
+def _uncompressed(_table: sa.Table, db: sa.Connection, **_: object) -> None:
+    """PostgreSQL would compress payloads by a quarter, which takes ten times as long as to store them."""
+    if db.dialect.name == "postgresql":
+        db.exec_driver_sql("ALTER TABLE payloads ALTER COLUMN payload SET STORAGE EXTERNAL")
 
 
 def groups_in_states(db: sa.Connection) -> dict[State, int]:
