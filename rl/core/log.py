@@ -72,9 +72,9 @@ def last_words(message: str, *, fix: str = "", cause: BaseException | None = Non
 def waiting(what: str) -> Iterator[None]:
     """Says what it waits for, and afterwards for how long it did."""
     logger.info("waits for %s", what, extra={"waits_for": what})
-    begin = time.monotonic()
+    start = time.monotonic()
     yield
-    seconds = round(time.monotonic() - begin, 3)
+    seconds = round(time.monotonic() - start, 3)
     logger.info("waited %.1f s for %s", seconds, what, extra={"waited_for": what, "seconds": seconds})
 
 
