@@ -1,5 +1,6 @@
 """The server's paths: the wire of `schema` over HTTP, OpenAI's API, and vLLM's metrics."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from rollout_server import adapter_file, metrics
 from rollout_server.access import Gate
 from rollout_server.adapters import Adapters
+from rollout_server.described import ADAPTER_BYTES, METRICS, UNHEALTHY, describe, refusals
 from rollout_server.door import Door, read_body
 from rollout_server.engines import Engine, Facts, stands_still
 from rollout_server.limits import (
@@ -73,21 +75,26 @@ def create_app(
     for share in (wire, guest, uploads):
         metrics.watch(share)
 
-    @app.get("/health", response_model=Health)
+    @app.get("/health", response_model=Health, responses=UNHEALTHY)
     async def health() -> Response:
         said = _health(engine, model)
         return answer(said, status=503 if said.status == "failed" else 200)
 
-    @app.get("/ready", response_model=Health)
+    @app.get("/ready", response_model=Health, responses=UNHEALTHY)
     async def ready() -> Response:
         said = _health(engine, model)
         return answer(said, status=200 if said.status == "ready" else 503)
 
-    @app.get("/v1/policies", response_model=Policies)
+    @app.get("/v1/policies", response_model=Policies, responses=refusals())
     async def policies() -> Response:
         return answer(Policies(versions=list(adapters)))
 
-    @app.put("/v1/policies/{policy}/{version}", response_model=AdapterReceipt)
+    @app.put(
+        "/v1/policies/{policy}/{version}",
+        response_model=AdapterReceipt,
+        responses=refusals(400, 408, 409, 413, 422, 429, 503, 507),
+        openapi_extra=ADAPTER_BYTES,
+    )
     async def put(
         request: Request,
         policy: PolicyName,
@@ -99,15 +106,23 @@ def create_app(
             body = await read_body(request.scope, request.receive, limit, UPLOAD_LIMIT_S)
             return answer(await adapters.put(policy, version, body, sha256))
 
-    @app.post("/v1/policies/{policy}/{version}/accept", response_model=AdapterReceipt)
+    @app.post(
+        "/v1/policies/{policy}/{version}/accept",
+        response_model=AdapterReceipt,
+        responses=refusals(404, 409, 422, 503),
+    )
     async def accept(policy: PolicyName, version: VersionNumber) -> Response:
         return answer(await adapters.accept(policy, version))
 
-    @app.delete("/v1/policies/{policy}/{version}", status_code=204)
+    @app.delete("/v1/policies/{policy}/{version}", status_code=204, responses=refusals(404, 422, 503))
     async def delete(policy: PolicyName, version: VersionNumber) -> None:
         await adapters.delete(policy, version)
 
-    @app.post("/v1/generate", response_model=GenerateResponse)
+    @app.post(
+        "/v1/generate",
+        response_model=GenerateResponse,
+        responses=refusals(400, 404, 408, 409, 413, 422, 429, 503, 504),
+    )
     async def generate(request: Request, body: GenerateRequest) -> Response:
         _check(body, engine.facts)
         return answer(await while_connected(request, sample(body)))
@@ -120,11 +135,12 @@ def create_app(
         sha256 = adapter.sha256 if adapter else None
         return GenerateResponse.model_construct(completions=completions, adapter_sha256=sha256)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses=METRICS | refusals())
     async def measured() -> Response:
         metrics.READY.set(_health(engine, model).status == "ready")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
+    app.openapi = partial(describe, app, locked=key is not None)  # type: ignore[method-assign]
     return app
 
 

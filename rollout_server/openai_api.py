@@ -17,9 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from rollout_server import metrics, openai_format
 from rollout_server.adapters import Adapters
+from rollout_server.described import STREAM, refusals
 from rollout_server.engines import Adapter, Engine, Piece, TextRequest, Tokenizer
 from rollout_server.errors import ApiError, EngineError
 from rollout_server.limits import check_count, check_prompts, check_sampling, invalid
+from rollout_server.openai_answers import Card, Cards, ChatCompletion, Refusal, TextCompletion
 from rollout_server.openai_format import ChatFormat, CompletionFormat, Format, Json
 from rollout_server.openai_schema import ChatRequest, CompletionRequest, TextBody
 from rollout_server.shares import Share
@@ -35,23 +37,25 @@ T = TypeVar("T")
 def add_openai_paths(app: FastAPI, engine: Engine, adapters: Adapters, served_name: str, share: Share) -> None:
     """Args: served_name: the id of the base model; share: what those who ask here may hold."""
     api = _Api(engine, adapters, served_name, share)
+    sampled = STREAM | refusals(400, 404, 408, 413, 429, 503, 504, body=Refusal)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", response_model=Cards, responses=refusals(body=Refusal))
     async def models() -> Response:
         return JSONResponse({"object": "list", "data": list(api.cards())})
 
-    @app.get("/v1/models/{model:path}")
+    @app.get("/v1/models/{model:path}", response_model=Card, responses=refusals(404, body=Refusal))
     async def model(model: str) -> Response:
         return JSONResponse(api.card(model))
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", response_model=TextCompletion, responses=sampled)
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        prompts, echo = await api.tokenized(_completion_prompts, body)
+        prompts = await api.tokenized(_completion_prompts, body)
         asked = api.asked(body, prompts, body.max_tokens, body.logprobs, echo=body.echo)
+        echo = await api.tokenized(_echo, body) if body.echo else []
         form = CompletionFormat(echo, logprobs=body.logprobs is not None)
         return await api.answer(request, body, asked, form)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=sampled)
     async def chat(request: Request, body: ChatRequest) -> Response:
         prompt = await api.tokenized(_chat_prompt, body)
         max_tokens = body.max_completion_tokens or body.max_tokens
@@ -205,16 +209,15 @@ class _Api:
         return f"{adapter.policy}@{adapter.version}" if adapter else self._base
 
 
-def _completion_prompts(body: CompletionRequest, tokenizer: Tokenizer) -> tuple[list[list[int]], list[str]]:
-    """The prompts as tokens, and what stands before each completion: nothing without echo.
+def _completion_prompts(body: CompletionRequest, tokenizer: Tokenizer) -> list[list[int]]:
+    """As tokens. Texts get the special tokens that the tokenizer puts around a text; tokens stay as they are."""
+    return [tokenizer.encode(p, add_special_tokens=True) if isinstance(p, str) else p for p in body.prompt]
 
-    Texts get the special tokens that the tokenizer puts around a text; tokens stay as they are.
-    """
-    tokens = [tokenizer.encode(p, add_special_tokens=True) if isinstance(p, str) else p for p in body.prompt]
-    if not body.echo:
-        return tokens, []
+
+def _echo(body: CompletionRequest, tokenizer: Tokenizer) -> list[str]:
+    """What stands before each completion."""
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
-    return tokens, [text for text in texts for _ in range(body.n)]
+    return [text for text in texts for _ in range(body.n)]
 
 
 def _chat_prompt(body: ChatRequest, tokenizer: Tokenizer) -> list[int]:

@@ -22,8 +22,16 @@ Listed = Annotated[list[T], Field(fail_fast=True)]
 """The first wrong element is told alone."""
 
 
+def _nullable(schema: dict[str, Any]) -> None:
+    for name, field in schema["properties"].items():
+        if name not in schema.get("required", ()):
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+
+
 class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, json_schema_extra=_nullable
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -35,6 +43,9 @@ class Body(BaseModel):
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+_OneOrMore = BeforeValidator(_listed, json_schema_input_type=str | list[str])
 
 
 class StreamOptions(Body):
@@ -51,7 +62,7 @@ class TextBody(Body):
     presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     seed: int | None = Field(None, ge=0, lt=2**63, description="on CPU only with temperature 0, where it has no part")
-    stop: Annotated[Listed[Annotated[Text, Field(min_length=1)]], BeforeValidator(_listed)] = Field([], max_length=16)
+    stop: Annotated[Listed[Annotated[Text, Field(min_length=1)]], _OneOrMore] = Field([], max_length=16)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions(include_usage=False)
     user: str | None = Field(None, description="ignored")
@@ -61,8 +72,11 @@ def _prompts(value: Any) -> Any:
     return [value] if isinstance(value, list) and value and isinstance(value[0], int) else _listed(value)
 
 
+_Prompts = BeforeValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]])
+
+
 class CompletionRequest(TextBody):
-    prompt: Annotated[Listed[Text] | Listed[TokenIds], BeforeValidator(_prompts)] = Field(
+    prompt: Annotated[Listed[Text] | Listed[TokenIds], _Prompts] = Field(
         ..., min_length=1, max_length=1024, description="a text or a list of token ids, or several of them"
     )
     max_tokens: int = Field(16, ge=0, description="0 is the prompt alone, with echo")

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Scope
 
 from rollout_server import metrics, openai_format
@@ -108,8 +109,15 @@ def answer_errors(app: FastAPI, engine: Engine) -> None:
         )
         problem = ApiError(error.status_code, title, detail, fix="/openapi.json lists the paths.")
         response = refusal(request.scope, problem)
-        response.headers.update(error.headers or {})
+        if error.status_code == 405:  # Starlette names the methods of one route, and several may share a path
+            response.headers["Allow"] = ", ".join(_methods(request.scope))
         return response
+
+
+def _methods(scope: Scope) -> list[str]:
+    """That there are for the path."""
+    routes = (route for route in scope["app"].routes if route.matches(scope)[0] is not Match.NONE)
+    return sorted({method for route in routes for method in route.methods})
 
 
 def _is_openai(path: str) -> bool:

@@ -12,17 +12,17 @@ from rollout_server.schema import Completion, FinishReason, GenerateRequest
 Script = Callable[[list[int], Adapter | None, int], list[int]]
 """(prompt, adapter, index of the completion) → the tokens it would have without a limit."""
 
-FATAL_TOKEN = 255
-"""A prompt that ends with it ends the engine, as a crash would: for tests of whoever must notice."""
+FATAL_PROMPT = [255, 254, 253, 252, 251]
+"""Ends the engine, as a crash would: for tests of whoever must notice."""
 
 
 class CharacterTokenizer:
-    """A token is a character of Latin-1; a chat is rendered as its contents, each in a line."""
+    """A token is a character of Latin-1, others are question marks; a chat is its contents, each in a line."""
 
     chat_template: str | None = "one message a line"
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        return list(text.encode("latin-1"))
+        return list(text.encode("latin-1", errors="replace"))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return bytes(token_ids).decode("latin-1")
@@ -121,7 +121,7 @@ class ScriptedEngine:
 
     @asynccontextmanager
     async def _running(self, prompts: list[list[int]], adapter: Adapter | None) -> AsyncIterator[None]:
-        if any(prompt[-1] == FATAL_TOKEN for prompt in prompts):
+        if FATAL_PROMPT in prompts:
             self.fail("the engine died: a prompt asked for it")
         self.running += 1
         try:

@@ -5,12 +5,11 @@ import io
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from rollout_server.engines import Facts
 from rollout_server.schema import CONFIG_KEY
 
 Tensors = dict[str, tuple[str, list[int], bytes]]
@@ -18,18 +17,17 @@ Tensors = dict[str, tuple[str, list[int], bytes]]
 
 
 class Corpus:
-    """Args: facts: of the model that they are sent to."""
+    """Args: shapes: (outputs, inputs) of the linear layers of the model that they are sent to."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
+    def __init__(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         self.config: dict[str, Any] = {
             "peft_type": "LORA",
             "r": 2,
             "lora_alpha": 4,
-            "target_modules": sorted({module.rpartition(".")[2] for module in facts.linear_shapes}),
+            "target_modules": sorted({module.rpartition(".")[2] for module in shapes}),
         }
         self.tensors: Tensors = {}
-        for module, (outputs, inputs) in facts.linear_shapes.items():
+        for module, (outputs, inputs) in shapes.items():
             for side, shape in (("A", [2, inputs]), ("B", [outputs, 2])):
                 zeros = np.full(shape, 0.01, np.float32).tobytes()
                 self.tensors[f"base_model.model.{module}.lora_{side}.weight"] = ("F32", shape, zeros)

@@ -8,7 +8,7 @@ from rollout_server.engines.scripted import FACTS
 from rollout_server.schema import HASH_HEADER, ErrorBody
 from tests.server.hostile import Corpus
 
-CORPUS = Corpus(FACTS)
+CORPUS = Corpus(FACTS.linear_shapes)
 REFUSED = dict(CORPUS.refused())
 PATH = "/v1/policies/run/1"
 

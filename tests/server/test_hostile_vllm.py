@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from rl.problems.starter import STARTER_MODEL
-from rollout_server.engines import Facts
 from rollout_server.schema import HASH_HEADER, GenerateResponse
 from tests.server.hostile import Corpus
 
@@ -20,7 +19,7 @@ def corpus():
 
     shapes = _linear_shapes(Options(model=str(STARTER_MODEL)))
     shapes = {module: shape for module, shape in shapes.items() if "layers" in module}
-    return Corpus(Facts(vocab_size=1, max_model_len=1, max_lora_rank=16, linear_shapes=shapes))
+    return Corpus(shapes)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from rollout_server.engines.scripted import FATAL_TOKEN
+from rollout_server.engines.scripted import FATAL_PROMPT
 
 SERVER = [sys.executable, "-m", "rollout_server"]
 
@@ -105,7 +105,7 @@ def test_signal_stops_it(server_process, number):
 def test_dead_engine_answers_and_ends_the_process(server_process):
     with server_process("--engine", "scripted", stderr=subprocess.PIPE) as (process, client):
         wait_ready(client)
-        assert generate(client, [1, FATAL_TOKEN]).status_code == 503
+        assert generate(client, FATAL_PROMPT).status_code == 503
         _, stderr = process.communicate(timeout=30)
         assert process.returncode == 4
         assert stderr.strip().splitlines()[-1] == "error: the engine died: a prompt asked for it"
