@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     resolved = begin.resolve(args) if args.resume is None else None
     planned = resolved.config if resolved else RunDir(args.resume).config()
     placement = _placed(planned, args)
-    _check_servers(planned, args)
     _check_elsewhere(planned, args)
+    _check_servers(planned, args)
     ports = _ports(planned, args)
     with ExitStack() as stack:
         nursery = stack.enter_context(Nursery(PRELOAD))

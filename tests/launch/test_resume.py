@@ -6,8 +6,8 @@ import pytest
 
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
-from rl.launch.begin import created, resolve, resumed
-from rl.train import _parser
+from rl.launch.begin import created, go_on, resolve, resumed
+from rl.train import _parser, main
 from tests.observe.recorded import new_run
 
 
@@ -62,3 +62,47 @@ def test_a_reward_that_can_only_raise_starts_nothing(tmp_path: Path, monkeypatch
     ):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_auto_resume_begins_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
+    words = ["--run-dir", str(tmp_path / "run"), "--auto-resume", "--lr", "1e-4", "--steps", "20"]
+    first = go_on(_parser().parse_args(words))
+    assert first.resume is None
+    with created(resolve(first), first.run_dir) as (run, _):
+        pass
+    again = go_on(_parser().parse_args([*words[:-1], "40"]))
+    assert (again.resume, again.run_dir, again.lr, again.steps) == (run.root, None, None, "40")
+    with resumed(again) as (_, config):
+        assert config.steps == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--auto-resume"], "goes on with the run in --run-dir"),
+        (["--auto-resume", "--run-dir", "run", "--lr", "1e-3"], "was begun with --lr 0.0005, not 1e-3"),
+    ],
+)
+def test_auto_resume_says_what_keeps_it_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = new_run(tmp_path / "run")
+    run.problems_file.touch()
+    with pytest.raises(UsageError, match=says):
+        go_on(_parser().parse_args(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--elsewhere", "collector,teacher"], "teacher is no role"),
+        (["--learner-nodes", "2", "--learners", "2"], "--learner-nodes is for learners elsewhere"),
+        (["--elsewhere", "learner", "--learners", "3", "--learner-nodes", "2"], "cannot share the ranks equally"),
+        (["--elsewhere", "server", "--server-url", "http://127.0.0.1:1"], "--elsewhere server waits for some"),
+        (["--ray-address", "auto"], "share a ledger in a database"),
+    ],
+)
+def test_what_is_said_of_other_machines_has_to_fit(words: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        main(words)
