@@ -38,4 +38,5 @@ def test_what_the_nursery_imports_asks_for_no_gpu() -> None:
 
 def test_the_ranks_agent_sees_no_gpu_when_torch_asks_for_some(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
+    run.config_file.unlink()  # its rank is to end at once
     assert said(FORK, str(run.root)) == "2 True None"
