@@ -9,6 +9,7 @@ from rl.core.config import HELDOUT
 from rl.core.errors import UsageError
 from rl.evaluate.result import EvalResult
 from rl.observe.findings import compared
+from rl.observe.watch import in_progress
 from rl.page import words
 from rl.page.curves import curves
 from rl.page.panels import PANELS
@@ -23,12 +24,22 @@ METRICS = {name: panel for panel in PANELS for name in panel.names}
 """Each in a figure of its own, with a line for each run."""
 
 
+def state(sights: Mapping[str, Sight]) -> str:
+    """Reads what is new of the runs; the same text as before where that was nothing."""
+    said = []
+    for sight in sights.values():
+        with sight.lock:
+            sight.numbers.read()
+            numbers = sight.numbers
+            said.append(f"{numbers.rewinds}-{numbers.step}-{len(numbers.evals)}-{in_progress(sight.run)}")
+    return " ".join(said)
+
+
 def lines(sights: Mapping[str, Sight]) -> dict[str, list[dict[str, Any]]]:
     """Metric → the line of each run that has it, for the script."""
     drawn: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for colour, (name, sight) in enumerate(sights.items()):
         with sight.lock:
-            sight.numbers.read()
             made = curves(sight.numbers)
             if words.newest_evaluation(sight.numbers):
                 evaluated = words.evaluation_curves(sight.numbers, HELDOUT)
@@ -49,7 +60,6 @@ def table(sights: Mapping[str, Sight]) -> list[list[str]]:
     base: EvalResult | None = None
     for name, sight in sights.items():
         with sight.lock:
-            sight.numbers.read()
             newest = words.newest_evaluation(sight.numbers)
         if newest is None:
             rows.append([name, "", words.NO_DATA, ""])

@@ -34,6 +34,11 @@ def width_for(steps: int) -> int:
     return width
 
 
+def window_for(steps: int) -> int:
+    """Steps that a trend is the mean of: no fewer than are in a bucket."""
+    return max(RECENT, width_for(steps))
+
+
 def curves(numbers: Numbers, known: str = "") -> dict[str, Any]:
     """All curves of a run as JSON, or only what was added to them.
 
@@ -42,8 +47,8 @@ def curves(numbers: Numbers, known: str = "") -> dict[str, Any]:
 
     Returns:
         key: says what was sent, for the next call; from: the first bucket that is sent, those before it stay as they
-        are; width: of a bucket; window: steps of a trend; steps: the last one of each bucket; series: metric → `least`,
-        `most`, `mean`, `low` and `high` of each bucket, NaN for none, and `broken`: values that are not finite.
+        are; width: of a bucket; steps: the last one of each bucket; series: metric → `least`, `most`, `mean`, `low` and
+        `high` of each bucket, NaN for none, and `broken`: values that are not finite.
     """
     width = width_for(numbers.step)
     buckets = -(-numbers.step // width)
@@ -52,19 +57,19 @@ def curves(numbers: Numbers, known: str = "") -> dict[str, Any]:
     first = min(int(sent), buckets) if before == state and sent.isdecimal() else 0
     first = max(0, first - 1)  # the last one that was sent may have grown
     edges = np.append(np.arange(first, buckets) * width, numbers.step)
+    measured = {name: column for name, column in numbers.columns.items() if len(column)}
     with np.errstate(all="ignore"):  # a log may hold any number
-        series = {name: _series(column, edges, width) for name, column in numbers.columns.items() if len(column)}
+        series = {name: _series(column, edges, window_for(numbers.step)) for name, column in measured.items()}
     return {
         "key": f"{state}-{buckets}",
         "from": first,
         "width": width,
-        "window": max(RECENT, width),
         "steps": edges[1:].tolist(),
         "series": series,
     }
 
 
-def _series(column: Column, edges: NDArray[np.int64], width: int) -> dict[str, Any]:
+def _series(column: Column, edges: NDArray[np.int64], window: int) -> dict[str, Any]:
     """Of the buckets between two edges each: after the one, and up to the other."""
     steps, values = np.array(column.steps), np.array(column.values)
     finite = np.isfinite(values)
@@ -76,7 +81,7 @@ def _series(column: Column, edges: NDArray[np.int64], width: int) -> dict[str, A
         starts, ends = places[full], places[full + 1]
         series["least"][full] = np.minimum.reduceat(values, starts)
         series["most"][full] = np.maximum.reduceat(values, starts)
-        mean, error = trend(values, ends - 1, max(RECENT, width))
+        mean, error = trend(values, ends - 1, window)
         series["mean"][full], series["low"][full], series["high"][full] = mean, mean - error, mean + error
     return {name: _short(of) for name, of in series.items()} | {"broken": int(len(finite) - finite.sum())}
 

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from rl.buffer.tables import State
 from rl.core.errors import LedgerError, UsageError
 from rl.core.metrics import AGE
-from rl.observe.readings import RECENT
+from rl.observe.watch import in_progress
 from rl.page import auditing, comparison, completions, telemetry, words
 from rl.page.board import Board
 from rl.page.curves import curves
@@ -71,7 +71,7 @@ class Views:
             now = words.now(look, sight.numbers)
         data = {"live": address("live", name), "shape": now["shape"]}
         age_head = ["steps", *(metric.name for metric in AGE)]
-        return html("run.html", name=name, now=now, panels=PANELS, recent=RECENT, age_head=age_head, data=data)
+        return html("run.html", name=name, now=now, panels=PANELS, age_head=age_head, data=data)
 
     def live(self, request: Request) -> Response:
         """What has changed of a run, for the script: words are sent whole, curves from where it has them."""
@@ -147,6 +147,7 @@ class Views:
 
     def compare(self, request: Request) -> Response:
         sights, said = self._chosen(request)
+        comparison.state(sights)
         return html(
             "compare.html",
             names=list(sights),
@@ -154,11 +155,17 @@ class Views:
             rows=comparison.table(sights),
             differing=comparison.differing(sights),
             metrics=[(name, METRICS[name].unit, panel.log) for name, panel in comparison.METRICS.items()],
-            data={"compared": f"/compared?{request.url.query}"},
+            data={"live": f"/compared?{request.url.query}", "shape": ""},
         )
 
     def compared(self, request: Request) -> Response:
-        return json(comparison.lines(self._chosen(request)[0]))
+        """For the script, what has changed of several runs."""
+        sights, _ = self._chosen(request)
+        known = comparison.state(sights)
+        sent = {"shape": "", "over": not any(in_progress(sight.run) for sight in sights.values()), "known": known}
+        if known != request.query_params.get("known"):
+            sent |= {"pass": comparison.table(sights), "compared": comparison.lines(sights)}
+        return json(sent)
 
     def _chosen(self, request: Request) -> tuple[dict[str, Sight], list[str]]:
         names = list(dict.fromkeys(request.query_params.getlist("run")))

@@ -9,6 +9,7 @@ from rl.core.config import HELDOUT, TrainConfig
 from rl.core.metrics import AGE
 from rl.observe.findings import Finding
 from rl.observe.readings import RECENT, Record, clock, headline, seconds_left
+from rl.page.curves import window_for
 from rl.page.numbers import Numbers
 from rl.page.shelf import Now
 from rl.page.sight import Look
@@ -199,7 +200,7 @@ def books(look: Look, numbers: Numbers, config: TrainConfig, now: Now) -> list[s
         f"each); samples are at most {config.staleness_bound} steps stale"
     )
     committed = "no checkpoint yet" if now.committed is None else f"committed through step {now.committed:,}"
-    said.append(f"{committed}; {counted(now.proved, 'version')} of the policy proved by the servers")
+    said.append(f"{committed}; versions of the policy that servers have proved: {now.proved:,}")
     gap, noise = (numbers.published.get(name) for name in ("logprob_gap", "noise"))
     if isinstance(gap, float) and isinstance(noise, float):
         version = numbers.published["step"]
@@ -258,6 +259,7 @@ def now(look: Look, numbers: Numbers) -> dict[str, Any]:
         "about": about(config) if config else "",
         "progress": [numbers.step, config.steps if config else max(1, numbers.step)],
         "tiles": tiles(look, numbers),
+        "window": str(window_for(numbers.step)),
         "notices": [{"text": notice} for notice in look.notices],
         "fine": f"Nothing looks wrong in {looked_at}." if numbers.steps else "There is nothing to look at yet.",
         "findings": found,

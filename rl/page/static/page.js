@@ -3,7 +3,8 @@
 import { Chart } from "/static/chart.js";
 
 const AGAIN_MS = 2000;
-const { live, compared, shape } = document.body.dataset;
+const FEW = 60; // evaluations that have a dot each
+const { live, shape } = document.body.dataset;
 const charts = new Map();
 const shown = new WeakMap();
 let series = null;
@@ -14,7 +15,7 @@ let known = "";
 function chartOf(figure) {
   if (!charts.has(figure)) {
     const { log, unit, completions } = figure.dataset;
-    const onStep = completions && ((step) => location.assign(completions + step));
+    const onStep = completions && ((step) => step !== null && location.assign(completions + step));
     charts.set(figure, new Chart(figure, { log: log !== undefined, share: unit === "share", onStep }));
   }
   return charts.get(figure);
@@ -26,6 +27,10 @@ function draw(figure, lines) {
   const chart = chartOf(figure);
   chart.show(lines);
   figure.hidden = figure.dataset.optional !== undefined && chart.isFlat;
+}
+
+function drawAll(selector, linesOf) {
+  for (const figure of document.querySelectorAll(selector)) draw(figure, linesOf(figure.dataset));
 }
 
 /** Puts the buckets that were sent behind those that stay. */
@@ -41,24 +46,18 @@ function joined(sent) {
 
 function showCurves(sent) {
   series = joined(sent);
-  known = sent.key;
-  for (const figure of document.querySelectorAll("figure[data-names]")) {
-    const names = figure.dataset.names.split(" ").filter((name) => name in series.series);
-    draw(figure, names.map((name) => ({ name, steps: series.steps, ...series.series[name] })));
-  }
+  drawAll("figure[data-names]", ({ names }) => {
+    const measured = names.split(" ").filter((name) => name in series.series);
+    return measured.map((name) => ({ name, steps: series.steps, ...series.series[name] }));
+  });
 }
 
 function showEvaluations(sets) {
-  for (const figure of document.querySelectorAll("figure[data-set]")) {
-    const { steps, curves } = sets[figure.dataset.set] ?? { steps: [], curves: {} };
-    const dots = steps.length < 60;
-    draw(figure, Object.entries(curves).map(([name, { value, low, high }]) => ({ name, steps, mean: value, low, high, dots })));
-  }
-}
-
-async function compare() {
-  const data = await (await fetch(compared)).json();
-  for (const figure of document.querySelectorAll("figure[data-metric]")) draw(figure, data[figure.dataset.metric] ?? []);
+  drawAll("figure[data-set]", ({ set }) => {
+    const { steps, curves } = sets[set] ?? { steps: [], curves: {} };
+    const dots = steps.length < FEW;
+    return Object.entries(curves).map(([name, { value: mean, low, high }]) => ({ name, steps, mean, low, high, dots }));
+  });
 }
 
 // ---- words
@@ -66,12 +65,19 @@ async function compare() {
 const at = (data, path) => path.split(".").reduce((value, key) => value?.[key], data);
 
 function showWords(data) {
-  for (const place of document.querySelectorAll("[data-text]")) write(place, at(data, place.dataset.text));
-  for (const place of document.querySelectorAll("[data-is-of]")) place.dataset.is = at(data, place.dataset.isOf) ?? "";
-  for (const place of document.querySelectorAll("progress")) [place.value, place.max] = data.progress ?? [0, 1];
-  for (const place of document.querySelectorAll("[data-items]")) showItems(place, at(data, place.dataset.items) ?? []);
-  for (const place of document.querySelectorAll("[data-if]")) place.hidden = !at(data, place.dataset.if)?.length;
-  for (const place of document.querySelectorAll("[data-unless]")) place.hidden = at(data, place.dataset.unless)?.length > 0;
+  const each = (attribute, show) => {
+    const key = attribute.replace(/-(.)/, (_, letter) => letter.toUpperCase());
+    for (const place of document.querySelectorAll(`[data-${attribute}]`)) {
+      const value = at(data, place.dataset[key]);
+      if (value !== undefined) show(place, value); // what is not sent stays as it is
+    }
+  };
+  each("text", write);
+  each("is-of", (place, word) => (place.dataset.is = word));
+  each("progress", (place, [step, of]) => ([place.value, place.max] = [step, of]));
+  each("items", showItems);
+  each("if", (place, items) => (place.hidden = !items.length));
+  each("unless", (place, items) => (place.hidden = items.length > 0));
 }
 
 /** Fills what a list or a table holds; where there are more or fewer items than before, it is made anew. */
@@ -80,26 +86,26 @@ function showItems(place, items) {
   if (shown.get(place) === now) return;
   shown.set(place, now);
   if (place.children.length !== items.length) place.replaceChildren(...items.map((item) => made(place, item)));
-  items.forEach((item, i) => fill(item.key ? keyed(place, item.key) : place.children[i], item));
+  const keyed = (key) => [...place.children].find((child) => child.dataset.key === key);
+  items.forEach((item, i) => fill(item.key ? keyed(item.key) : place.children[i], item));
 }
 
 function made(place, item) {
-  if (place.dataset.template) return document.getElementById(place.dataset.template).content.firstElementChild.cloneNode(true);
+  const { template } = place.dataset;
+  if (template) return document.getElementById(template).content.firstElementChild.cloneNode(true);
   const row = document.createElement("tr");
   row.append(...item.map((_, i) => document.createElement(i ? "td" : "th")));
   row.firstElementChild.scope = "row";
   return row;
 }
 
-function keyed(place, key) {
-  return [...place.children].find((child) => child.dataset.key === key);
-}
-
 function fill(element, item) {
   if (Array.isArray(item)) return item.forEach((words, i) => write(element.children[i], words));
   for (const slot of element.querySelectorAll("[data-slot]")) write(slot, item[slot.dataset.slot]);
   for (const mark of element.querySelectorAll("[data-slot-is]")) mark.dataset.is = item[mark.dataset.slotIs];
-  for (const line of element.querySelectorAll("[data-slot-points]")) line.setAttribute("points", item[line.dataset.slotPoints]);
+  for (const line of element.querySelectorAll("[data-slot-points]")) {
+    line.setAttribute("points", item[line.dataset.slotPoints]);
+  }
 }
 
 function write(place, words = "") {
@@ -117,6 +123,8 @@ async function look() {
   showWords(data);
   if (data.evaluations) showEvaluations(data.evaluations);
   if (data.curves) showCurves(data.curves);
+  if (data.compared) drawAll("figure[data-metric]", ({ metric }) => data.compared[metric] ?? []);
+  known = data.known ?? "";
   return data.over;
 }
 
@@ -140,4 +148,3 @@ function whenSeen() {
 }
 
 if (live) follow();
-if (compared) compare();
