@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import wraps
+from itertools import count
 from typing import ParamSpec, TypeVar
 
 from rl.core.errors import LedgerError
@@ -31,21 +32,22 @@ def patient(ask: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(ask)
     def asked(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return ask(*args, **kwargs)
-        except AwayError as away:
-            say(f"{away}; waits for it")
         begin = time.monotonic()
-        while True:
+        for attempt in count(1):
             try:
                 answer = ask(*args, **kwargs)
                 break
             except AwayError as away:
-                if time.monotonic() - begin > AWAY_S:
+                if (seconds := time.monotonic() - begin) > AWAY_S:
                     fix = "bring the database back, then go on with --resume"
-                    raise LedgerError(f"{away}; waited {AWAY_S:.0f} s for it", fix=fix) from None
-            time.sleep(AGAIN_S)
-        say(f"the ledger is back after {time.monotonic() - begin:.1f} s")
+                    raise LedgerError(f"{away}; waited {seconds:.0f} s for it", fix=fix) from None
+                if attempt == 1:  # a connection was broken: another one may be had
+                    continue
+                if attempt == 2:
+                    say(f"{away}; waits for it")
+                time.sleep(AGAIN_S)
+        if attempt > 2:
+            say(f"the ledger is back after {time.monotonic() - begin:.1f} s")
         return answer
 
     return asked

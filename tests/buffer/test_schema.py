@@ -20,6 +20,7 @@ from rl.core.rundir import RunDir
 from rl.launch import begin
 from rl.train import _parser
 from tests.conftest import SHA256
+from tests.observe.recorded import fill_ledger
 from tests.postgres import GUARDED, PASSWORD, Server
 
 
@@ -183,6 +184,27 @@ def test_a_look_sees_one_moment_and_changes_nothing(ledger_url: str) -> None:
         with pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
             look.execute(groups.delete())
     looks.dispose()
+
+
+@pytest.mark.parametrize(("recorded_in", "copied_to"), [("file", "database"), ("database", "file"), ("database",) * 2])
+def test_a_replay_copies_from_any_ledger_into_any(
+    database_url: str, tmp_path: Path, recorded_in: str, copied_to: str
+) -> None:
+    place = {"file": [], "database": ["--buffer-url", database_url]}
+    small = ("--group-size", 2, "--batch", 4, "--buffer", 8)
+    run = made("--run-dir", tmp_path / "run", *small, *place[recorded_in])
+    fill_ledger(run, [("right", "wrong")] * 40)
+    with closing(Buffer(run.buffer_url, capacity=8, group_size=2)) as buffer:
+        buffer.commit(20, "step-000020")
+    replay = made("--replay", run.root, "--run-dir", tmp_path / "replay", *place[copied_to])
+    assert replay.spans_machines == (copied_to == "database")
+    with (
+        closing(History(run.buffer_url)) as recorded,
+        closing(Buffer(replay.buffer_url, capacity=8, group_size=2)) as buffer,
+    ):
+        for step in range(1, 21):
+            leased = buffer.lease(2, policy_version=step - 1, max_staleness=0)
+            assert leased == [entry.group for entry in recorded.trained_in(step)]
 
 
 def test_compaction_frees_the_database_s_disk(postgres_url: str) -> None:
