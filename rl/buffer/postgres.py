@@ -89,13 +89,13 @@ class PostgreSQL:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url, connect_args=connect_args(url, name=schema_of(url)))
-        self._reads = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        event.listen(self.engine, "handle_error", self._explain, retval=True)
+        self._engine = sa.create_engine(url, connect_args=connect_args(url, name=schema_of(url)))
+        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        event.listen(self._engine, "handle_error", self._explain, retval=True)
 
     def make(self, metadata: sa.MetaData) -> None:
         """Makes the tables that are not there yet."""
-        with self.engine.begin() as db:
+        with self._engine.begin() as db:
             db.execute(sa.text(f"SELECT {_LOCK}"))  # two processes would make the same one
             _own.create_all(db)
             metadata.create_all(db)
@@ -112,7 +112,7 @@ class PostgreSQL:
         of it holds up nobody. Every transaction is durable here.
         """
         name = uuid.uuid4()
-        with self.engine.connect() as db:
+        with self._engine.connect() as db:
             db.execute(_BEGIN, {"name": name, "last": db.info.get(_LAST), "alone": alone})
             yield db
             try:
@@ -126,7 +126,7 @@ class PostgreSQL:
     def _is_done(self, name: uuid.UUID) -> bool:
         """Whether the transaction of this name was committed. Where it is still under way, as only its client was cut
         off, entering the same name waits for its end."""
-        with self.engine.connect() as db:  # and rolls back
+        with self._engine.connect() as db:  # and rolls back
             enter = insert(_transactions).values(name=name).on_conflict_do_nothing()
             return db.scalar(enter.returning(_transactions.c.name)) is None
 
@@ -141,10 +141,10 @@ class PostgreSQL:
             return int(db.scalar(_BYTES) or 0)
 
     def close(self) -> None:
-        self.engine.dispose()
+        self._engine.dispose()
 
     def __str__(self) -> str:
-        return shown(self.engine.url)
+        return shown(self._engine.url)
 
     def _explain(self, context: sa.ExceptionContext) -> LedgerError | None:
         error = context.original_exception

@@ -36,15 +36,15 @@ class SQLite:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url)
-        self._reads = self.engine.execution_options(begin="BEGIN")
-        self._durable = self.engine.execution_options(durable=True)
-        self._path = Path(self.engine.url.database or "")
-        _configure(self.engine)
+        self._engine = sa.create_engine(url)
+        self._reads = self._engine.execution_options(begin="BEGIN")
+        self._durable = self._engine.execution_options(durable=True)
+        self._path = Path(self._engine.url.database or "")
+        _configure(self._engine)
 
     def make(self, metadata: sa.MetaData) -> None:
         """Makes the tables that are not there yet."""
-        metadata.create_all(self.engine)
+        metadata.create_all(self._engine)
 
     @contextmanager
     def reads(self) -> Iterator[sa.Connection]:
@@ -54,12 +54,12 @@ class SQLite:
     @contextmanager
     def writes(self, *, durable: bool = False, alone: bool = True) -> Iterator[sa.Connection]:
         """Every transaction that writes is alone here."""
-        with (self._durable if durable else self.engine).begin() as db:
+        with (self._durable if durable else self._engine).begin() as db:
             yield db
 
     def shrink(self) -> None:
         """Gives back the room of what was deleted."""
-        with self.engine.execution_options(begin="").connect() as db:
+        with self._engine.execution_options(begin="").connect() as db:
             db.exec_driver_sql("VACUUM")
             db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -69,10 +69,10 @@ class SQLite:
         return sum(file.stat().st_size for file in (self._path, log) if file.exists())
 
     def close(self) -> None:
-        self.engine.dispose()
+        self._engine.dispose()
 
     def __str__(self) -> str:
-        return shown(self.engine.url)
+        return shown(self._engine.url)
 
 
 def shown(url: sa.URL) -> str:
