@@ -51,10 +51,9 @@ _BEGIN = sa.text(
     "this AS (INSERT INTO transactions VALUES (CAST(:name AS uuid))) "
     f"SELECT CASE WHEN :alone THEN CAST({_LOCK} AS text) END"
 )
-_ITS_TABLES = "c.relkind = 'r' AND n.nspname = current_schema()"
 _BYTES = sa.text(
     "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-    f"WHERE {_ITS_TABLES}"
+    "WHERE c.relkind = 'r' AND n.nspname = current_schema()"
 )
 
 _AGAIN = ("40", "57", "53200", "53300")
@@ -81,7 +80,8 @@ class PostgreSQL:
     """A schema, which its URL names as the search path. What was committed is there, whatever crashes.
 
     A transaction that decides by what others do is alone: an advisory lock lets no other such begin before it has
-    ended. PostgreSQL's READ COMMITTED is enough then, as what is read after the lock stays so. Reads lock nothing.
+    ended. READ COMMITTED is right then: each statement sees all that was done before the lock was had, and nobody
+    changes it. Reads lock nothing.
 
     Raises (in every method):
         AwayError: the database is away, or has come back meanwhile; nothing was written.
@@ -89,7 +89,8 @@ class PostgreSQL:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url, connect_args=connect_args(url, name=schema_of(url)))
+        connecting = connect_args(url, name=schema_of(url))
+        self._engine = sa.create_engine(url, connect_args=connecting, isolation_level="READ COMMITTED")
         self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self._engine, "handle_error", self._explain, retval=True)
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from rl.buffer import patience, postgres
 from rl.buffer.database import open_ledger
 from rl.buffer.ledger import Buffer
-from rl.buffer.tables import State
+from rl.buffer.tables import State, groups
 from rl.core.errors import LedgerError
 from rl.core.types import Group
 from tests.conftest import SHA256
@@ -21,6 +21,11 @@ MakeGroup = Callable[..., Group]
 
 def opened(url: str) -> Buffer:
     return Buffer(url, capacity=8, group_size=2)
+
+
+def set_(server: Server, url: str, setting: str) -> None:
+    """What its administrator has as a default of the database."""
+    server.ask(f"ALTER DATABASE {sa.make_url(url).database} SET {setting}")
 
 
 def test_a_database_that_is_away_is_waited_for(postgres_url: str, postgres: Server, make_group: MakeGroup) -> None:
@@ -67,6 +72,21 @@ def test_a_ledger_that_stays_locked_is_said(
         assert buffer.lease(1, policy_version=0, max_staleness=0)
 
 
+def test_who_waited_for_the_lock_sees_what_was_done_meanwhile(postgres_url: str, postgres: Server) -> None:
+    """Whatever isolation the database is set to."""
+    set_(postgres, postgres_url, "default_transaction_isolation = 'repeatable read'")
+    issued: list[int] = []
+    with closing(opened(postgres_url)) as buffer, closing(open_ledger(postgres_url)) as other:
+        waiting = Thread(target=lambda: issued.extend(buffer.issue()))
+        with other.writes() as db:
+            waiting.start()
+            while not postgres.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"):
+                assert waiting.is_alive()
+            db.execute(groups.insert().values(id=1, state=State.ISSUED))
+        waiting.join()
+    assert issued == [2, 3, 4]
+
+
 def test_who_is_frozen_with_the_lock_loses_it(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(postgres.SERVER, "idle_in_transaction_session_timeout", "100ms")
     with closing(opened(postgres_url)) as buffer, closing(open_ledger(postgres_url)) as other:
@@ -95,8 +115,7 @@ def test_what_is_wrong_with_it_is_said(postgres_url: str, postgres: Server, deed
 def test_what_is_committed_survives_a_crash_whatever_the_database_is_set_to(
     postgres_url: str, postgres: Server
 ) -> None:
-    database = str(sa.make_url(postgres_url).database)
-    postgres.ask(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    set_(postgres, postgres_url, "synchronous_commit = off")
     with closing(opened(postgres_url)) as buffer:
         issued = buffer.issue()
         postgres.crash()
