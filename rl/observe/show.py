@@ -246,6 +246,8 @@ def _of_question(question: QuestionResult, result: EvalResult, mark: Mark | None
 
 def printable(text: str) -> str:
     """The text with what could move a cursor, hide, or turn the direction of other text made visible: ``\\x1b[2J``."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -12,7 +12,7 @@ from rl.observe.findings import compared
 from rl.observe.watch import in_progress
 from rl.page import words
 from rl.page.curves import curves
-from rl.page.panels import PANELS
+from rl.page.panels import PANELS, Panel
 from rl.page.sight import Sight, check_size
 from rl.present.words import setting
 from rl.study.runs import NOT_COMPUTED
@@ -20,8 +20,8 @@ from rl.study.words import interval
 
 MOST = 7
 """Runs at a time: there are as many colours."""
-METRICS = {name: panel for panel in PANELS for name in panel.names}
-"""Each in a figure of its own, with a line for each run."""
+SINGLE = [Panel(names=(name,), log=panel.log) for panel in PANELS for name in panel.names]
+"""Each metric in a figure of its own, with a line for each run."""
 
 
 def state(sights: Mapping[str, Sight]) -> str:
@@ -46,7 +46,7 @@ def lines(sights: Mapping[str, Sight]) -> dict[str, list[dict[str, Any]]]:
                 own = evaluated["curves"]["pass@1"]
                 line = {"steps": evaluated["steps"], "mean": own["value"], "low": own["low"], "high": own["high"]}
                 drawn["pass@1"].append({"name": name, "colour": colour, **line})
-        for metric in METRICS:
+        for (metric,) in (panel.names for panel in SINGLE):
             if series := made["series"].get(metric):
                 line = {key: series[key] for key in ("mean", "low", "high")}
                 drawn[metric].append({"name": name, "colour": colour, "steps": made["steps"], **line})

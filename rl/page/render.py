@@ -39,6 +39,8 @@ def _printable(data: Any) -> Any:
             return printable(data)
         case dict():
             return {_printable(key): _printable(value) for key, value in data.items()}
+        case [int() | float(), *_]:
+            return data  # a curve, of some hundred numbers
         case list() | tuple():
             return [_printable(value) for value in data]
         case _:

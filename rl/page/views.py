@@ -15,7 +15,7 @@ from rl.observe.watch import in_progress
 from rl.page import auditing, comparison, completions, telemetry, words
 from rl.page.board import Board
 from rl.page.curves import curves
-from rl.page.panels import METRICS, PANELS
+from rl.page.panels import PANELS
 from rl.page.render import address, html, json
 from rl.page.settings import launches, settings
 from rl.page.sight import Look, Sight
@@ -154,7 +154,7 @@ class Views:
             said=said,
             rows=comparison.table(sights),
             differing=comparison.differing(sights),
-            metrics=[(name, METRICS[name].unit, panel.log) for name, panel in comparison.METRICS.items()],
+            panels=comparison.SINGLE,
             data={"live": f"/compared?{request.url.query}", "shape": ""},
         )
 

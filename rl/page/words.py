@@ -125,7 +125,9 @@ def evaluation_table(look: Look, numbers: Numbers, set: str) -> dict[str, Any]:
     best = max(measured, key=lambda record: (record["summary"]["pass@1"]["value"], -record["step"]), default=records[0])
     telling = (records[0], best, records[-1])
     gains = [look.gains.get((set, record["step"])) for record in telling]
-    rows = [[f"{r['step']:,}", *(estimate(r["summary"].get(name)) for name in names)] for r in reversed(records)]
+    newest = reversed(records[-EVALUATIONS:])
+    rows = [[f"{r['step']:,}", *(estimate(r["summary"].get(name)) for name in names)] for r in newest]
+    n = len(records)
     return {
         "set": set,
         "name": where(set),
@@ -135,9 +137,8 @@ def evaluation_table(look: Look, numbers: Numbers, set: str) -> dict[str, Any]:
             ["pass@1 − first", *(interval(gain, "+") if gain else "" for gain in gains)],
         ],
         "head": ["step", *names],
-        "rows": rows[:EVALUATIONS],
-        "all": f"{counted(len(rows), 'evaluation')}"
-        + (f", the newest {EVALUATIONS}" if len(rows) > EVALUATIONS else ""),
+        "rows": rows,
+        "all": counted(n, "evaluation") + f", the newest {EVALUATIONS}" * (n > EVALUATIONS),
     }
 
 

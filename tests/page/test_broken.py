@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rl.buffer.schema import new_schema
 from rl.core.rundir import RunDir
-from tests.observe.recorded import step_record
+from tests.observe.recorded import fill_ledger, new_run, step_record
 from tests.page.service import Service, served
 
 VIEWS = ("run", "live", "completions", "config", "audit")
@@ -26,6 +27,7 @@ BREAKS = {
     "another version's setting": lambda run: _configured(run, temperature_2=3),
     "a value out of its range": lambda run: _configured(run, lr=-1),
     "a configuration of something else": lambda run: run.config_file.write_text('{"config": [], "sources": 1}'),
+    "a database that is away": lambda run: _configured(run, buffer_url="postgresql://me@127.0.0.1:1/x?options=-cx%3Dy"),
     "another version's ledger": lambda run: _emptied(run),
     "no provenance": lambda run: run.provenance_file.unlink(),
     "a provenance of something else": lambda run: run.provenance_file.write_text('[1, {"packages": [], "gpus": 3}]'),
@@ -88,6 +90,7 @@ def test_it_is_shown_as_far_as_it_can_be_read(broken: Service, name: str) -> Non
         ("metrics that are none", "4 lines of metrics.jsonl cannot be read"),
         ("no ledger", "cannot read the ledger"),
         ("a ledger that is none", "no database of SQLite"),
+        ("a database that is away", "cannot read the ledger"),
         ("another version's ledger", "another version of Tally"),
         ("another version's setting", "settings not known here: temperature_2"),
         ("no configuration to be read", "config.json cannot be read"),
@@ -97,6 +100,19 @@ def test_it_is_shown_as_far_as_it_can_be_read(broken: Service, name: str) -> Non
 )
 def test_what_cannot_be_read_is_told(broken: Service, name: str, said: str) -> None:
     assert said in " ".join(notice["text"] for notice in broken.get(f"/live/{name}").json()["notices"])
+
+
+def test_a_ledger_in_postgresql(tmp_path: Path, database_url: str) -> None:
+    run = RunDir(tmp_path / "runs" / "far")
+    with new_schema(database_url, run, overwrite=False) as url:
+        new_run(run.root, "--buffer-url", url)
+    fill_ledger(run, [(f"right {i}", f"wrong {i}") for i in range(1, 9)])
+    with served(tmp_path / "runs") as service:
+        now = service.get("/live/far").json()
+        assert now["notices"] == []
+        assert ["trained", "8"] in [row[:2] for row in now["groups"]]
+        assert "wrong 8" in service.get("/completions/far").text
+        assert "books balance" in service.get("/audit/far").text
 
 
 def test_all_of_them_are_in_the_list(broken: Service) -> None:

@@ -68,7 +68,7 @@ export class Chart {
     this.log = Boolean(this.options.log) && Math.min(...measured) > 0;
     const [low, high] = this.log
       ? [Math.min(...measured) / 1.1, Math.max(...measured) * 1.1]
-      : this.withRoom(Math.min(...values), Math.max(...values));
+      : this.withRoom(Math.min(...values), Math.max(...values), Math.max(...measured) <= 1);
     const from = this.steps[0] <= 1 ? 0 : this.steps[0];
     const span = this.steps.at(-1) - from || 1;
     const across = this.width - MARGIN.left - MARGIN.right;
@@ -79,11 +79,11 @@ export class Chart {
     this.y = (value) => bottom - ((to(value) - to(low)) / (to(high) - to(low))) * (bottom - top);
   }
 
-  /** From zero where that is not far; a share ends at one. */
-  withRoom(low, high) {
+  /** From zero where that is not far; a share ends at one, whatever its interval does. */
+  withRoom(low, high, isShare) {
     const room = (high - low || Math.abs(high) || 1) * 0.06;
-    const top = this.options.share && high <= 1 ? Math.min(high + room, 1) : high + room;
-    return [low >= 0 && low < high * 0.3 ? 0 : low - room, top];
+    const limit = this.options.share && isShare ? 1 : Infinity;
+    return [low >= 0 && low < high * 0.3 ? 0 : low - room, Math.min(high + room, limit)];
   }
 
   *axes() {
