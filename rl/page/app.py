@@ -1,7 +1,8 @@
 """The page's application: its paths, and what is answered where something fails: a sentence, and never a trace."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -49,7 +50,7 @@ def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) ->
         hosts: names that the page may be asked for by; None for any.
     """
     views = Views(board)
-    pages: dict[str, Callable[[Request], Response]] = {
+    pages: dict[str, Callable[[Request], Response | Awaitable[Response]]] = {
         "/": views.runs,
         "/live": views.live_runs,
         "/run/{name:run}": views.run,
@@ -60,7 +61,7 @@ def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) ->
         "/compare": views.compare,
         "/compared": views.compared,
         "/health": _health,
-        "/ready": lambda request: _ready(board),
+        "/ready": partial(_ready, board),
         "/metrics": _metrics,
     }
     static = StaticFiles(directory=Path(__file__).parent / "static")
@@ -78,11 +79,12 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
 
 
-def _health(request: Request) -> Response:
+async def _health(request: Request) -> Response:
+    """Of the loop that answers all: it waits for no thread."""
     return JSONResponse({"status": "ok"})
 
 
-def _ready(board: Board) -> Response:
+async def _ready(board: Board, request: Request) -> Response:
     there = board.folder.root.is_dir()
     return JSONResponse({"status": "ready" if there else "the folder is gone"}, status_code=200 if there else 503)
 

@@ -29,8 +29,9 @@ HEAD = 100
 """Bytes by which a file is known: its first record says to the millisecond when it was made."""
 AT_ONCE = 1_000
 """Steps that are put into columns together."""
-RESTARTS = 100
-"""The newest, of those that are kept."""
+RESTARTS, LONGEST_WORDS = 100, 500
+"""Those that are kept, the newest ones; and characters of why."""
+_OF_EVALUATION = ("kind", "time", "set", "step", "summary")
 
 
 class Column:
@@ -97,7 +98,7 @@ class Numbers:
         """(set, step) → the record of the evaluation."""
         self.published: Record = {}
         """The newest version's; empty before the first."""
-        self.restarts: list[Record] = []
+        self.restarts: list[dict[str, str]] = []
         self.newest = ""
         """When the last record was made."""
         self.rewinds = 0
@@ -160,11 +161,12 @@ class Numbers:
                 self._add(step, [_number(record.get(name)) for name in NAMES], {})
             elif kind == "eval":
                 _check_evaluation(record)
-                self.evals[record["set"], step] = record
+                self.evals[record["set"], step] = {name: record.get(name) for name in _OF_EVALUATION}
             elif kind == "publish":
-                self.published = record
+                self.published = {name: record.get(name) for name in ("step", "logprob_gap", "noise")}
             elif kind == "restart":
-                self.restarts = [*self.restarts[1 - RESTARTS :], record]
+                told = {name: str(record.get(name, ""))[:LONGEST_WORDS] for name in ("time", "step", "worker", "why")}
+                self.restarts = [*self.restarts[1 - RESTARTS :], told]
             self.newest = str(record.get("time", ""))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             self.left_out += 1

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from os.path import getsize, isfile
 from threading import RLock
 from time import monotonic
@@ -16,10 +17,10 @@ from rl.evaluate.result import EvalResult
 from rl.evaluate.stats import Difference
 from rl.observe.console import DIAGNOSE_EVERY
 from rl.observe.findings import Finding, Groups, compared
-from rl.observe.readings import Record
+from rl.observe.readings import RECENT, Record, seconds_left
 from rl.observe.rules import findings, silence
 from rl.observe.watch import in_progress
-from rl.page.numbers import Numbers
+from rl.page.numbers import Column, Numbers
 from rl.page.shelf import Now, Shelf
 from rl.study.runs import Curve, Evaluated, Status, StudyRun
 
@@ -44,8 +45,10 @@ class Look:
     """Why it is at its end, if it is."""
     quiet_s: float | None
     """Since the newest record."""
-    steps: Sequence[Record]
-    """That were made, each with what it took: step, step_s and tokens."""
+    spent_s: float
+    """In the steps that were made."""
+    left_s: float | None
+    """Of a run in progress, until it ends by itself; None where that cannot be told."""
     findings: list[Finding]
     silence: str | None
     """A word on a run in progress that has logged nothing for too long."""
@@ -56,13 +59,25 @@ class Look:
     notices: list[str]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Course:
+    """What follows from what the steps took, and from their number."""
+
+    config: TrainConfig | None = None
+    ended: Ending | None = None
+    spent_s: float = 0.0
+    left_s: float | None = None
+    recent: Sequence[Record] = ()
+    """The last steps, with what each took."""
+
+
 class Sight:
     """A run that is looked at again and again. Whoever uses it, or its numbers, holds its lock meanwhile."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.lock = run, RLock()
         self.numbers = Numbers(run.metrics_file)
-        self._steps: list[Record] = []
+        self._course = _Course()
         self._diagnosed: object = None
         self._findings: list[Finding] = []
         self._gains: dict[Key, Difference] = {}
@@ -75,27 +90,26 @@ class Sight:
         """What there is now; it reads what is new, and the run may go on meanwhile."""
         notices: list[str] = []
         config, sources = self.config(notices)
-        if self.numbers.read():
-            self._steps = _costs(self.numbers)
+        if self.numbers.read() or config != self._course.config:
+            self._course = _course(self.numbers, config)
         if self.numbers.left_out:
             n, why = self.numbers.left_out, self.numbers.why_left_out
             notices.append(f"{n} line{'s' if n > 1 else ''} of metrics.jsonl cannot be read and are left out: {why}")
-        running = in_progress(self.run)
+        running, ended = in_progress(self.run), self._course.ended
         now = self._now(config, notices, running=running) if config else None
-        ended = ending(config, [*self._steps, *self.numbers.evals.values()]) if config else None
         if config:
             self._diagnose(config, over=ended is not None and not running, now=now)
-        quiet_s = _since(self.numbers.newest)
-        expected = running and not ended and quiet_s is not None
+        quiet_s, goes_on = _since(self.numbers.newest), running and ended is None
         return Look(
             config=config,
             sources=sources,
             running=running,
             ended=ended,
             quiet_s=quiet_s,
-            steps=self._steps,
+            spent_s=self._course.spent_s,
+            left_s=self._course.left_s if goes_on else None,
             findings=self._findings,
-            silence=silence(self._steps, quiet_s) if expected and quiet_s is not None else None,
+            silence=silence(self._course.recent, quiet_s) if goes_on and quiet_s is not None else None,
             gains=self._gains,
             now=now,
             notices=[*notices, *self._of_evaluations],
@@ -178,14 +192,27 @@ def check_size(run: RunDir, set: str, step: int) -> None:
             raise UsageError(f"the evaluation of {set} at step {step} has {size / 1e6:,.0f} MB", fix=fix)
 
 
-def _costs(numbers: Numbers) -> list[Record]:
-    """The steps with what each took; 0 where that was not logged."""
-    columns = [numbers.columns[name] for name in ("step_s", "tokens")]
-    seconds, tokens = (dict(zip(column.steps, column.values, strict=True)) for column in columns)
-    return [
-        {"kind": "step", "step": step, "step_s": seconds.get(step, 0.0), "tokens": tokens.get(step, 0)}
+def _course(numbers: Numbers, config: TrainConfig | None) -> _Course:
+    """What was not logged of a step, or is not finite, counts as nothing."""
+    seconds, tokens = _finite(numbers.columns["step_s"]), _finite(numbers.columns["tokens"])
+    steps: list[Record] = [
+        {"kind": "step", "step": step, "step_s": seconds.get(step, 0.0), "tokens": int(tokens.get(step, 0))}
         for step in numbers.steps
     ]
+    left_s = None
+    with suppress(ZeroDivisionError):  # a step without a token
+        left_s = seconds_left(steps, config) if config else None
+    return _Course(
+        config=config,
+        ended=ending(config, [*steps, *numbers.evals.values()]) if config else None,
+        spent_s=sum(seconds.values()),
+        left_s=left_s,
+        recent=steps[-RECENT:],
+    )
+
+
+def _finite(column: Column) -> dict[int, float]:
+    return {step: value for step, value in zip(column.steps, column.values, strict=True) if isfinite(value)}
 
 
 def _since(moment: str) -> float | None:

@@ -121,7 +121,7 @@ class Views:
 
     def config(self, request: Request) -> Response:
         with self._looked(request) as (name, sight, look):
-            restarts = words.restarts(sight.numbers.restarts)
+            restarts = words.restarts(sight.numbers)
             made, notices = launches(sight.run)
         return html(
             "config.html",
@@ -134,10 +134,12 @@ class Views:
         )
 
     def audit(self, request: Request) -> Response:
-        with self._looked(request) as (name, sight, look):
-            pass
+        name = request.path_params["name"]
+        sight = self._board.sight(name)
+        with sight.lock:
+            now = sight.look().now
         try:
-            made = auditing.audited(sight.run, look.now)
+            made = auditing.audited(sight.run, now)
         except (UsageError, LedgerError) as error:
             return html("audit.html", name=name, audit=None, why=str(error))
         said, states, ages = auditing.said(made), auditing.states(made), auditing.ages(made)

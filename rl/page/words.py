@@ -1,14 +1,12 @@
 """A look at a run in the words and numbers of the page: plain data, which templates and script show in the same way."""
 
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from rl.buffer.tables import State
 from rl.core.config import HELDOUT, TrainConfig
 from rl.core.metrics import AGE
 from rl.observe.findings import Finding
-from rl.observe.readings import RECENT, Record, clock, headline, seconds_left
+from rl.observe.readings import RECENT, Record, clock, headline
 from rl.page.curves import window_for
 from rl.page.numbers import Numbers
 from rl.page.shelf import Now
@@ -18,6 +16,8 @@ from rl.study.words import counted, interval, number, plain, where
 NO_DATA = "–"
 EVALUATIONS = 50
 """Rows of a set's table."""
+LONGEST_S = 1e9
+"""Of a run: thirty years."""
 POINTS = 300
 """Evaluations of a curve."""
 MEANINGS = {
@@ -80,13 +80,9 @@ def _progress(look: Look, numbers: Numbers) -> dict[str, str]:
 
 
 def times(look: Look) -> str:
-    """How long it took, and will take."""
-    said = []
-    with suppress(ZeroDivisionError, OverflowError, ValueError):  # a log may hold any number
-        said.append(f"{clock(sum(record['step_s'] for record in look.steps))} of training")
-        if look.config and look.running and not look.ended and (left := seconds_left(look.steps, look.config)):
-            said.append(f"{clock(left)} left")
-    return ", ".join(said)
+    """How long it took, and will take; nothing of what is no time, as a log may hold any number."""
+    told = {"of training": look.spent_s, "left": look.left_s}
+    return ", ".join(f"{clock(s)} {word}" for word, s in told.items() if s and 0 < s < LONGEST_S)
 
 
 def _tile(label: str, value: str, note: str) -> dict[str, str]:
@@ -231,16 +227,10 @@ def ages(numbers: Numbers) -> list[list[str]]:
     return [[age, *(_plain(of.get(metric.name)) for metric in AGE)] for age, of in numbers.by_age.items()]
 
 
-def restarts(records: Sequence[Record]) -> list[list[str]]:
+def restarts(numbers: Numbers) -> list[list[str]]:
     """When, at which step, and what happened; the newest first."""
-    return [
-        [_moment(r), str(r.get("step", "")), f"the {r.get('worker', 'worker')} {r.get('why', 'was started again')}"]
-        for r in reversed(records)
-    ]
-
-
-def _moment(record: Record) -> str:
-    return str(record.get("time", ""))[:19].replace("T", " ")
+    told = reversed(numbers.restarts)
+    return [[r["time"][:19].replace("T", " "), r["step"], f"the {r['worker']} {r['why']}"] for r in told]
 
 
 # ---- all of it
@@ -268,7 +258,7 @@ def now(look: Look, numbers: Numbers) -> dict[str, Any]:
         "groups": groups(look.now) if look.now else [],
         "books": [{"text": line} for line in books(look, numbers, config, look.now)] if config and look.now else [],
         "ages": ages(numbers),
-        "restarts": restarts(numbers.restarts),
+        "restarts": restarts(numbers),
     }
 
 

@@ -38,6 +38,7 @@ BREAKS = {
     "an evaluation of something else": lambda run: run.eval_file("heldout", 0).write_text("[]"),
     "a log of numbers that are none": lambda run: run.log(**step_record(6, reward=float("nan"), step_s=float("inf"))),
     "a log of strange numbers": lambda run: run.log(**step_record(6, grad_norm=1e308, reward=-1e308, wait_s=1e-320)),
+    "an endless step": lambda run: (_configured(run, max_minutes=1), run.log(**step_record(6, step_s=float("inf")))),
     "words for numbers": lambda run: run.log(**step_record(6, reward="much", tokens=None, step_s=True)),
     "a step without numbers": lambda run: run.log(kind="step", step=6),
     "restarts without reasons": lambda run: run.log(kind="restart", step=6),

@@ -153,4 +153,4 @@ def test_of_evaluations_and_restarts_the_records_are_there(tmp_path: Path) -> No
     means = {key: record["summary"]["pass@1"]["value"] for key, record in numbers.evals.items()}
     assert means == {("heldout", 0): 0.25, ("heldout", 5): 0.5}
     assert [record["worker"] for record in numbers.restarts] == ["server"]
-    assert numbers.published["logprob_gap"] == 1e-7
+    assert numbers.published == {"step": 5, "logprob_gap": 1e-7, "noise": 1e-7}

@@ -3,6 +3,7 @@
 import { Chart } from "/static/chart.js";
 
 const AGAIN_MS = 2000;
+const OVER_AGAIN_MS = 15000; // somebody may resume it
 const FEW = 60; // evaluations that have a dot each
 const { live, shape } = document.body.dataset;
 const charts = new Map();
@@ -130,16 +131,17 @@ async function look() {
 
 async function follow() {
   const pulse = document.getElementById("pulse");
-  let over = false;
+  let again = AGAIN_MS;
   try {
-    over = await look();
-    write(pulse, over ? "" : `updated ${new Date().toLocaleTimeString()}`);
+    const over = await look();
+    again = over ? OVER_AGAIN_MS : AGAIN_MS;
+    write(pulse, `updated ${new Date().toLocaleTimeString()}`);
     pulse.dataset.is = over ? "done" : "running";
   } catch (error) {
-    write(pulse, `no answer from the page's server (${error.message}); asked again every ${AGAIN_MS / 1000} s`);
+    write(pulse, `no answer from the page's server (${error.message}); asked again every ${again / 1000} s`);
     pulse.dataset.is = "stopped";
   }
-  if (!over) setTimeout(document.hidden ? whenSeen : follow, AGAIN_MS);
+  setTimeout(document.hidden ? whenSeen : follow, again);
 }
 
 function whenSeen() {
