@@ -65,7 +65,7 @@ def create_app(
     app = FastAPI(title="Rollout server", docs_url=None, redoc_url=None)
     model = served_name or engine.model
     adapters = Adapters(engine, folder, keep=keep)
-    wire, guest, uploads = wire_share(), guest_share(guests), upload_share()
+    wire, guest, uploads = wire_share(), guest_share(guests, engine), upload_share()
     answer_errors(app, engine)
     add_openai_paths(app, engine, adapters, model, guest)
     app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)

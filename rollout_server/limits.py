@@ -5,7 +5,7 @@ A run of `--buffer 4096 --group-size 8`, with its evaluation, fits into the shar
 
 from collections.abc import Sequence
 
-from rollout_server.engines import Facts
+from rollout_server.engines import Engine, Facts
 from rollout_server.errors import ApiError
 from rollout_server.shares import Share
 
@@ -36,13 +36,18 @@ def check_sampling(temperature: float, n: int) -> None:
 def wire_share() -> Share:
     """Of the run's own requests: 512 groups and an evaluation's 16 are a quarter of what may be here, and are sampled
     at the same time. As Python's lists the bodies take at most some hundred MB."""
-    return Share("wire", requests=2048, body_bytes=2**26, completions=8192)
+    return Share("wire", requests=2048, body_bytes=2**26, completions=lambda: 8192)
 
 
-def guest_share(requests: int) -> Share:
-    """Of OpenAI's clients: as much as vLLM samples at a time on a small machine, so that the wire's next completion
-    waits for one of theirs at the most."""
-    return Share("guest", requests=requests, body_bytes=2**25, completions=128, patience_s=60.0)
+def guest_share(requests: int, engine: Engine) -> Share:
+    """Of OpenAI's clients: a quarter of what the engine samples at a time; the rest is left to the run."""
+    return Share(
+        "guest",
+        requests=requests,
+        body_bytes=2**25,
+        completions=lambda: engine.facts.max_num_seqs // 4,
+        patience_s=60.0,
+    )
 
 
 def upload_share() -> Share:

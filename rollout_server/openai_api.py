@@ -129,6 +129,8 @@ class _Api:
             top_p=body.top_p,
             presence_penalty=body.presence_penalty,
             frequency_penalty=body.frequency_penalty,
+            repetition_penalty=body.repetition_penalty,
+            ignore_eos=body.ignore_eos,
             seed=body.seed if body.temperature > 0 else None,
             stop=body.stop,
             logprobs=logprobs,

@@ -61,6 +61,8 @@ class TextBody(Body):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
+    repetition_penalty: float = Field(1.0, ge=0.5, le=2.0, description="vLLM's; 1 is none")
+    ignore_eos: bool = Field(False, description="vLLM's; go on after the model's end of sequence")
     seed: int | None = Field(None, ge=0, lt=2**63, description="on CPU only with temperature 0, where it has no part")
     stop: Annotated[Listed[Annotated[Text, Field(min_length=1)]], _OneOrMore] = Field([], max_length=16)
     stream: bool = False

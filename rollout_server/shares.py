@@ -33,7 +33,7 @@ class Share:
         name: of its clients, or what they ask.
         requests: that are here at a time, sampled or waiting for it.
         body_bytes: of the bodies of these.
-        completions: sampled at a time. A request for more of them is sampled alone.
+        completions: says how many are sampled at a time. A request for more of them is sampled alone.
         patience_s: how long a request may wait for its turn; None is to its end.
     """
 
@@ -43,7 +43,7 @@ class Share:
         *,
         requests: int,
         body_bytes: float = math.inf,
-        completions: float = math.inf,
+        completions: Callable[[], float] = lambda: math.inf,
         patience_s: float | None = None,
     ) -> None:
         self.name = name
@@ -117,7 +117,7 @@ class Share:
             turn.come.set()
 
     def _fits(self, completions: int) -> bool:
-        return not self.sampling or self.sampling + completions <= self._completions
+        return not self.sampling or self.sampling + completions <= self._completions()
 
     async def _come(self, turn: _Turn) -> None:
         try:

@@ -51,6 +51,8 @@ class Facts:
     max_model_len: int
     """Tokens of a prompt and its completion together."""
     max_lora_rank: int
+    max_num_seqs: int
+    """Completions that are sampled at the same time."""
     linear_shapes: Mapping[str, tuple[int, int]]
     """(outputs, inputs) of each linear layer by its path in transformers, e.g. model.layers.0.mlp.up_proj."""
     tokenizer: Tokenizer | None = None
@@ -71,6 +73,8 @@ class TextRequest:
     top_p: float
     presence_penalty: float
     frequency_penalty: float
+    repetition_penalty: float
+    ignore_eos: bool
     seed: int | None
     stop: list[str]
     """Texts that end a completion; they are no part of it."""

@@ -38,6 +38,8 @@ def sampling_params(request: TextRequest) -> "SamplingParams":
         top_p=request.top_p,
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        ignore_eos=request.ignore_eos,
         seed=request.seed,
         stop=request.stop,
         logprobs=count,

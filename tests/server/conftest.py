@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as save_arrays
 
+from rollout_server.access import KEY
 from rollout_server.app import create_app
 from rollout_server.engines.scripted import FACTS, ScriptedEngine
 from rollout_server.schema import CONFIG_KEY, HASH_HEADER
@@ -103,15 +105,20 @@ def hashed():
 
 @pytest.fixture(scope="session")
 def server_process():
-    """Starts `python -m rollout_server` on a free port; gives the process and a client, and leaves nothing behind."""
+    """Starts `python -m rollout_server` on a free port; gives the process and a client, and leaves nothing behind.
+
+    key: that it wants, and the client sends."""
 
     @contextmanager
-    def start(*args, stderr=None) -> Iterator[tuple[subprocess.Popen, httpx.Client]]:
+    def start(*args, stderr=None, key=None) -> Iterator[tuple[subprocess.Popen, httpx.Client]]:
+        environment = os.environ | ({KEY: key} if key else {})
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         listener = socket.create_server(("127.0.0.1", 0))
         command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno()), *args]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=stderr, text=True)
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=environment, stderr=stderr, text=True)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=120) as client:
+            with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
                 yield process, client
         finally:
             process.kill()

@@ -1,4 +1,5 @@
-"""OpenAI's client and lm-eval, as they come, against vLLM: the starter model, and an adapter that says other things."""
+"""OpenAI's client, lm-eval and vLLM's benchmark, as they come, against a server of vLLM that wants a key: the starter
+model, and an adapter that says other things."""
 
 import json
 import os
@@ -17,13 +18,14 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 STARTER = Path(rl.problems.__path__[0]) / "starter_model"
 BASE = "starter_model"
+KEY = "a-key-for-foreign-clients"
 POLICY = "learner@1"
 QUESTIONS = ["12+5", "90-27", "3*4+5", "8*6+1"]
 
 
 @pytest.fixture(scope="module")
 def server(ready_server):
-    with ready_server("--model", str(STARTER), "--cpu-cache", "0.1") as started:
+    with ready_server("--model", str(STARTER), "--cpu-cache", "0.1", key=KEY) as started:
         yield started
 
 
@@ -49,7 +51,7 @@ def http(server, upload_policy):
 
 @pytest.fixture(scope="module")
 def ai(http):
-    return openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none", max_retries=0)
+    return openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=KEY, max_retries=0)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +251,12 @@ def evaluate(http, generated, tmp_path):
             *("--tasks", ",".join(TASKS), "--include_path", str(tmp_path)),
             *("--output_path", str(tmp_path / "out"), "--log_samples", "--batch_size", "2"),
         ]
-        environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "OPENAI_API_KEY": KEY,
+        }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         [results] = (tmp_path / "out").rglob("results_*.json")
@@ -268,3 +275,29 @@ def test_lm_eval_generates_and_scores(evaluate, generated, tokenizer):
         [[[likelihood, _]]] = sample["resps"]
         tokens = len(tokenizer.encode(sample["doc"]["text"]))  # the end of the sequence is no part of the text
         assert float(likelihood) == pytest.approx(sum(own[:tokens]), abs=1e-3)
+
+
+@pytest.mark.parametrize(("backend", "path"), [("openai", "/v1/completions"), ("openai-chat", "/v1/chat/completions")])
+def test_vllms_benchmark_gets_every_token(http, tmp_path, backend, path):
+    """What `vllm bench serve` runs; the command itself does not start from vLLM's CPU build."""
+    script = (
+        "from vllm.benchmarks.serve import add_cli_args, main\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "parser = FlexibleArgumentParser()\n"
+        "add_cli_args(parser)\n"
+        "main(parser.parse_args())\n"
+    )
+    command = [
+        *(sys.executable, "-c", script, "--backend", backend, "--base-url", str(http.base_url).rstrip("/")),
+        *("--endpoint", path, "--model", BASE, "--tokenizer", str(STARTER), "--dataset-name", "random"),
+        *("--random-input-len", "12", "--random-output-len", "16", "--num-prompts", "24", "--max-concurrency", "8"),
+        *("--ignore-eos", "--temperature", "1", "--skip-chat-template", "--disable-tqdm"),
+        *("--save-result", "--result-filename", str(tmp_path / "result.json")),
+    ]
+    done = subprocess.run(
+        command, env=os.environ | {"OPENAI_API_KEY": KEY}, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["completed"], result["failed"]) == (24, 0)
+    assert result["total_output_tokens"] == 24 * 16

@@ -99,7 +99,7 @@ async def test_run_of_a_large_buffer_and_its_evaluation_fit(held, wire, engine):
 
 
 async def test_completions_are_sampled_in_the_order_in_which_they_were_asked_for():
-    share = Share("them", requests=9, completions=10)
+    share = Share("them", requests=9, completions=lambda: 10)
     came = []
 
     async def ask(name, completions, until):
@@ -122,7 +122,7 @@ async def test_completions_are_sampled_in_the_order_in_which_they_were_asked_for
 
 
 async def test_one_who_leaves_the_line_lets_the_next_one_through():
-    share = Share("them", requests=9, completions=4)
+    share = Share("them", requests=9, completions=lambda: 4)
     held = [asyncio.create_task(wait_in(share, completions)) for completions in (3, 4, 1)]
     await asyncio.sleep(0)
     assert (share.sampling, share.waiting) == (3, 5)
@@ -141,7 +141,7 @@ async def wait_in(share, completions):
 
 
 async def test_turn_that_does_not_come_is_a_refusal():
-    share = Share("them", requests=9, completions=1, patience_s=0.01)
+    share = Share("them", requests=9, completions=lambda: 1, patience_s=0.01)
     async with share.turn(1):
         with pytest.raises(ApiError) as caught:
             async with share.turn(1):
