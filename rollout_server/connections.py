@@ -14,6 +14,9 @@ _HEAD_BYTES = 2**16
 """Of a request's line and headers. Only h11 has such a limit, and not the faster httptools."""
 _HEAD_LIMIT_S = 30.0
 """For a request's line and headers to come, after the connection was made or anything of them came."""
+_IDLE_LIMIT_S = 75
+"""For a connection without a request: longer than clients keep one (httpx 5 s, aiohttp 15 s), as who is first to close
+it may do so while the other one is sending."""
 _UNREAD_LIMIT_MS = 60_000
 """After which the kernel breaks a connection whose client does not take what was sent."""
 
@@ -30,6 +33,7 @@ def config(app: ASGIApp, *, stop_s: int) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_keep_alive=_IDLE_LIMIT_S,
         timeout_graceful_shutdown=stop_s,
     )
 

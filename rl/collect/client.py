@@ -60,7 +60,7 @@ class ServerClient:
             key = api_key()
         except AccessError as error:
             raise UsageError(str(error), fix=error.fix) from None
-        # idle connections are dropped before the server does it (uvicorn: 5 s): it may do so while a request is sent
+        # idle connections are dropped before the server does it: it may do so while a request is sent
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=None, limits=limits, trust_env=False)
