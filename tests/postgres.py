@@ -113,9 +113,11 @@ def server() -> Iterator[Server]:
     """One with a folder of its own, which goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
     started = Server(folder)
-    yield started
-    started.crash()
-    shutil.rmtree(folder)
+    try:
+        yield started
+    finally:
+        started.crash()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
