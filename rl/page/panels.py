@@ -45,3 +45,5 @@ PANELS = (
     Panel(names=("unverified",), optional=True),
     Panel(names=("errors",), optional=True),
 )
+GLOSSARY = [[m.name, m.unit, m.good, m.text] for panel in PANELS for m in panel.metrics]
+"""A row for each metric that is drawn."""

@@ -15,7 +15,7 @@ from rl.observe.watch import in_progress
 from rl.page import auditing, comparison, completions, telemetry, words
 from rl.page.board import Board
 from rl.page.curves import curves
-from rl.page.panels import PANELS
+from rl.page.panels import GLOSSARY, PANELS
 from rl.page.render import address, html, json
 from rl.page.settings import launches, settings
 from rl.page.sight import Look, Sight
@@ -70,8 +70,8 @@ class Views:
         with self._looked(request) as (name, sight, look):
             now = words.now(look, sight.numbers)
         data = {"live": address("live", name), "shape": now["shape"]}
-        age_head = ["steps", *(metric.name for metric in AGE)]
-        return html("run.html", name=name, now=now, panels=PANELS, age_head=age_head, data=data)
+        head = ["steps", *(metric.name for metric in AGE)]
+        return html("run.html", name=name, now=now, panels=PANELS, glossary=GLOSSARY, age_head=head, data=data)
 
     def live(self, request: Request) -> Response:
         """What has changed of a run, for the script: words are sent whole, curves from where it has them."""

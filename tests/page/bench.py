@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import Browser, Page
 
 from tests.page.large import large_run
 from tests.page.service import Service, browser, served
@@ -26,16 +26,17 @@ FIRST_PAINT = """() => new Promise((done) => {
 SENT = "() => performance.getEntries().reduce((sum, entry) => sum + (entry.transferSize ?? 0), 0)"
 
 
-def painted(context: BrowserContext, url: str) -> tuple[float, int]:
-    """(milliseconds until something is seen, bytes until all is drawn)."""
-    page = context.new_page()
+def painted(chromium: Browser, url: str) -> tuple[float, int]:
+    """(milliseconds until something is seen, bytes until all is drawn) for somebody who was never there before."""
+    context = chromium.new_context()
     try:
+        page = context.new_page()
         page.goto(url)
         first = page.evaluate(FIRST_PAINT)
         page.wait_for_load_state("networkidle")
         return first, page.evaluate(SENT)
     finally:
-        page.close()
+        context.close()
 
 
 def measure(root: Path, name: str) -> None:
@@ -43,16 +44,15 @@ def measure(root: Path, name: str) -> None:
         for view in ("/health", "/", *VIEWS):  # the first is a word, which tells what browser and machine take
             url = view.format(name)
             with served(root) as service:  # a server that has read nothing yet
-                cold, size = painted(chromium.new_context(), service.url + url)
-                again = [painted(chromium.new_context(), service.url + url)[0] for _ in range(AGAIN)]
+                cold, size = painted(chromium, service.url + url)
+                again = [painted(chromium, service.url + url)[0] for _ in range(AGAIN)]
             print(f"{url:55} first paint {cold:4.0f} ms, then {median(again):4.0f} ms; {size / 1000:4.0f} kB")
         with served(root) as service:
-            _loads(service, chromium.new_context(), name)
+            _loads(service, chromium.new_page(), name)
 
 
-def _loads(service: Service, context: BrowserContext, name: str) -> None:
+def _loads(service: Service, page: Page, name: str) -> None:
     began = service.process.memory_info().rss
-    page = context.new_page()
     first = 0
     for number in range(LOADS):
         page.goto(service.url + VIEWS[number % len(VIEWS)].format(name))

@@ -239,6 +239,7 @@ def test_the_page_of_a_run_goes_on_with_it(tmp_path: Path, page: Page) -> None:
         for step in range(7, 31):
             run.log(**step_record(step, reward=0.0, grad_norm=float("nan")))
         expect(page.locator(".findings li").first).to_be_visible()
+        expect(page.locator(f"{curve('grad_norm')} .own")).to_contain_text("24 not finite")
         expect(page.locator(".standing")).to_contain_text("ending: all 30 steps are made")
         assert heard.nothing, heard
 

@@ -9,7 +9,7 @@ const charts = new Set();
  * One line of a chart: a course with its interval, and the range that it is a mean of. What is null is a gap.
  *
  * @typedef {{name: string, steps: number[], mean: number[], low: number[], high: number[],
- *            least?: number[], most?: number[], dots?: boolean, colour?: number}} Line
+ *            least?: number[], most?: number[], broken?: number, dots?: boolean, colour?: number}} Line
  */
 
 export class Chart {
@@ -199,7 +199,7 @@ function reading(line, step) {
     colour: line.colour,
     mean: line.mean[i],
     value: low === high ? mean : `${mean} [${low}, ${high}]`,
-    own: least === most ? least : `${least} … ${most}`,
+    own: (least === most ? least : `${least} … ${most}`) + (line.broken ? `; ${line.broken} not finite` : ""),
   };
 }
 

@@ -40,7 +40,8 @@ function joined(sent) {
   const all = { steps: [...(series?.steps ?? []).slice(0, sent.from), ...sent.steps], series: {} };
   for (const [name, own] of Object.entries(sent.series)) {
     const keys = ["least", "most", "mean", "low", "high"];
-    all.series[name] = Object.fromEntries(keys.map((key) => [key, [...before(name, key), ...own[key]]]));
+    const whole = Object.fromEntries(keys.map((key) => [key, [...before(name, key), ...own[key]]]));
+    all.series[name] = { ...whole, broken: own.broken };
   }
   return all;
 }
