@@ -167,7 +167,10 @@ async def _serve(
         def capture_signals(self) -> Iterator[None]:
             yield  # uvicorn would raise the signal again when it has stopped, before we have cleaned up
 
-    app = create_app(engine, folder, keep=args.keep, served_name=args.served_name, key=key, guests=args.guests)
+    hosts = None if key else {"localhost", "127.0.0.1", "::1", args.host.lower(), listener.getsockname()[0]}
+    app = create_app(
+        engine, folder, keep=args.keep, served_name=args.served_name, key=key, hosts=hosts, guests=args.guests
+    )
     connections.prepare(listener)
     server = Server(connections.config(app, stop_s=_STOP_SECONDS))
 

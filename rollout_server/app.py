@@ -1,5 +1,6 @@
 """The server's paths: the wire of `schema` over HTTP, OpenAI's API, and vLLM's metrics."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from rollout_server import adapter_file, metrics
 from rollout_server.access import Gate
 from rollout_server.adapters import Adapters
 from rollout_server.described import ADAPTER_BYTES, METRICS, UNHEALTHY, describe, refusals
-from rollout_server.door import Door, read_body
+from rollout_server.door import Door, Named, read_body
 from rollout_server.engines import Engine, Facts, stands_still
 from rollout_server.limits import (
     GUESTS,
@@ -50,6 +51,7 @@ def create_app(
     keep: int = 8,
     served_name: str | None = None,
     key: str | None = None,
+    hosts: Collection[str] | None = None,
     guests: int = GUESTS,
 ) -> FastAPI:
     """The server's application. Whoever calls it starts and closes the engine.
@@ -60,6 +62,7 @@ def create_app(
         keep: versions of each policy that stay served.
         served_name: the base model's id for OpenAI's clients; the engine's name of it when None.
         key: that all paths but /health and /ready need; None where nobody else can reach the server.
+        hosts: names by which the server may be asked for; None for any.
         guests: requests of OpenAI's clients that may be here at a time.
     """
     app = FastAPI(title="Rollout server", docs_url=None, redoc_url=None)
@@ -70,6 +73,7 @@ def create_app(
     add_openai_paths(app, engine, adapters, model, guest)
     app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)
     app.add_middleware(Gate, key=key, refusal=no_key)
+    app.add_middleware(Named, hosts=hosts, refusal=refusal)
     app.add_middleware(metrics.Counted)
     metrics.ADAPTERS.set_function(lambda: sum(1 for _ in adapters))
     for share in (wire, guest, uploads):

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _CONNECTIONS = 8192
-"""At a time; one more is answered 503. Far more than the requests of all shares: each costs a file and some 20 kB."""
+"""At a time; one more is answered 503. More than the requests of all shares: each costs a file, 6 kB, and 35 kB while
+it waits for an answer."""
 _HEAD_BYTES = 2**16
 """Of a request's line and headers. Only h11 has such a limit, and not the faster httptools."""
 _HEAD_LIMIT_S = 30.0

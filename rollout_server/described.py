@@ -18,6 +18,7 @@ _REFUSALS = {
     408: "the body came too slowly",
     409: "another version is served already, or none was accepted",
     413: "the body is too large",
+    421: "another server is asked for",
     422: "the request is wrong, or cannot be met",
     429: "too much is asked at a time",
     503: "the engine does not serve: it loads, or has failed",
@@ -35,9 +36,6 @@ ADAPTER_BYTES = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-
-
-UNHEALTHY: Responses = {503: {"description": _REFUSALS[503], "model": Health}}
 METRICS: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 _EVENT = {
     "type": "object",
@@ -48,13 +46,18 @@ STREAM: Responses = {200: {"content": {"text/event-stream": {"itemSchema": _EVEN
 
 
 def refusals(*statuses: int, body: type[BaseModel] = ErrorBody) -> Responses:
-    """A route's `responses`: these statuses, with bodies like this; and 401, which all paths have that need the key."""
-    responses: Responses = {
-        status: {"description": _REFUSALS[status], "model": body} for status in sorted({401, *statuses})
-    }
+    """A route's `responses`: these statuses, with bodies like this, and those that all paths have that need the key."""
+    responses: Responses = {status: _refusal(status, body) for status in sorted({401, 421, *statuses})}
     if 429 in responses:
         responses[429]["headers"] = _RETRY_AFTER
     return responses
+
+
+def _refusal(status: int, body: type[BaseModel]) -> dict[str, Any]:
+    return {"description": _REFUSALS[status], "model": body}
+
+
+UNHEALTHY: Responses = {421: _refusal(421, ErrorBody), 503: _refusal(503, Health)}
 
 
 def describe(app: FastAPI, *, locked: bool) -> dict[str, Any]:

@@ -191,3 +191,24 @@ def test_server_with_a_key_serves_who_has_it_and_shows_it_nowhere(monkeypatch, t
     assert "rollout_server" in title[0]
     for text in (log.read_text(), *title, *(answer.text + str(answer.headers) for answer in [*answers, *known])):
         assert SECRET not in text
+
+
+def test_server_without_a_key_is_asked_by_its_own_names_alone(server_process):
+    """A browser can be made to ask 127.0.0.1 by any name; the page that does it then reads the answer."""
+    with server_process("--engine", "scripted") as (_, client):
+        port = client.base_url.port
+        for host in ("localhost", f"localhost:{port}", "127.0.0.1:1", "[::1]", f"[::1]:{port}", "LOCALHOST"):
+            assert client.get("/v1/policies", headers={"host": host}).status_code == 200
+        for host in (
+            "evil.example",
+            f"evil.example:{port}",
+            "localhost.evil.example",
+            "127.0.0.1.evil",
+            "",
+            "[::1",
+            "a@b",
+        ):
+            for path in ("/v1/policies", "/health", "/v1/models"):
+                answer = client.get(path, headers={"host": host})
+                assert answer.status_code in (400, 421)
+                assert answer.status_code == 400 or "localhost" in answer.text
