@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--api-key", metavar="KEY", help="better TALLY_API_KEY: others on this machine may see KEY until it is hidden"
     )
-    parser.add_argument("--guests", type=int, help="requests of OpenAI's clients at a time; others get 429", default=64)
+    parser.add_argument("--guests", type=int, default=64, help="requests of OpenAI's clients at a time; 0 lets none in")
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     parser.add_argument("--dtype", default="auto", help="of the model; auto is float32 on CPU, bfloat16 on CUDA")
     parser.add_argument("--max-lora-rank", type=int, default=16, help="highest rank of an adapter, 512 at the most")

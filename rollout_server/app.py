@@ -16,7 +16,6 @@ from rollout_server.described import ADAPTER_BYTES, METRICS, UNHEALTHY, describe
 from rollout_server.door import Door, Named, read_body
 from rollout_server.engines import Engine, Facts, stands_still
 from rollout_server.limits import (
-    GUESTS,
     UPLOAD_LIMIT_S,
     check_count,
     check_prompts,
@@ -52,7 +51,7 @@ def create_app(
     served_name: str | None = None,
     key: str | None = None,
     hosts: Collection[str] | None = None,
-    guests: int = GUESTS,
+    guests: int = 64,
 ) -> FastAPI:
     """The server's application. Whoever calls it starts and closes the engine.
 

@@ -19,8 +19,6 @@ REQUEST_LIMIT_S = 1800.0
 """For all of a request: what our own client waits for it. It ends what nobody reads, too."""
 MOST_COMPLETIONS = 4096
 """Of one request, whose answer is made as a whole in memory."""
-GUESTS = 64
-"""Requests of guests that are here at a time, unless the server is started with another number."""
 
 _LEAST_TEMPERATURE = 0.01  # vLLM would silently raise a lower one to it
 
@@ -40,12 +38,14 @@ def wire_share() -> Share:
 
 
 def guest_share(requests: int, engine: Engine) -> Share:
-    """Of OpenAI's clients: a quarter of what the engine samples at a time; the rest is left to the run."""
+    """Of OpenAI's clients: a quarter of what the engine samples at a time, and of the adapters that it samples by; the
+    rest is left to the run. vLLM lets an adapter go only when nobody samples by it, and takes the next one then."""
     return Share(
         "guest",
         requests=requests,
         body_bytes=2**25,
         completions=lambda: engine.facts.max_num_seqs // 4,
+        adapters=lambda: max(1, engine.facts.max_loras // 4),
         patience_s=60.0,
     )
 

@@ -1,6 +1,6 @@
 """THE WIRE: everything that the rollout server and its clients say to each other, and nothing else.
 
-    GET    /health                                  the process answers                       → Health
+    GET    /health                                  200 unless the engine died or stands still → Health
     GET    /ready                                   200 once the engine serves, else 503      → Health
     GET    /v1/policies                             what is served                            → Policies
     PUT    /v1/policies/{policy}/{version}          body: ADAPTER BYTES; a candidate          → AdapterReceipt
@@ -13,7 +13,9 @@ and are never replaced in place. A candidate serves only requests that name its 
 accepted it is what requests for the newest version get. ``policy=None`` is the base model.
 
 ADAPTER BYTES are one safetensors file whose metadata has the key ``adapter_config`` (peft's configuration as JSON).
-The header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `ErrorBody` bodies (RFC 9457).
+The header ``X-Adapter-SHA256`` carries the hash of the whole body. Errors are `ErrorBody` bodies (RFC 9457). A server
+that is full answers 429, with the seconds after which to ask again in ``Retry-After``. One that wants a key gets it as
+``Authorization: Bearer KEY`` (access.py), on all paths but /health and /ready.
 
 For clients that are not ours the server also speaks OpenAI's API (openai_api.py), and has vLLM's metrics at /metrics.
 """

@@ -6,7 +6,7 @@ body is read, and told when to come again; those within it are sampled in the or
 
 import asyncio
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ _LONGEST_RETRY_S = 60
 @dataclass(eq=False, slots=True)
 class _Turn:
     completions: int
+    adapter: int | None
     come: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -34,6 +35,7 @@ class Share:
         requests: that are here at a time, sampled or waiting for it.
         body_bytes: of the bodies of these.
         completions: says how many are sampled at a time. A request for more of them is sampled alone.
+        adapters: says how many are sampled by at a time.
         patience_s: how long a request may wait for its turn; None is to its end.
     """
 
@@ -44,6 +46,7 @@ class Share:
         requests: int,
         body_bytes: float = math.inf,
         completions: Callable[[], float] = lambda: math.inf,
+        adapters: Callable[[], float] = lambda: math.inf,
         patience_s: float | None = None,
     ) -> None:
         self.name = name
@@ -52,9 +55,11 @@ class Share:
         self.sampling = 0
         """completions"""
         self._requests, self._body_bytes, self._completions = requests, body_bytes, completions
-        self._patience_s = patience_s
+        self._adapters, self._patience_s = adapters, patience_s
         self._held_bytes = 0
         self._turns: deque[_Turn] = deque()
+        self._users: Counter[int] = Counter()
+        """Requests that are sampled, by their adapter."""
         self._ends = deque([monotonic()], maxlen=_RECENT)
         """When requests ended, the oldest first. The first one may be when a request came here, and was alone."""
 
@@ -94,9 +99,9 @@ class Share:
             self._ends.append(monotonic())
 
     @asynccontextmanager
-    async def turn(self, completions: int) -> AsyncIterator[None]:
-        """Waits until so many may be sampled. Raises ApiError 429 where that takes too long."""
-        turn = _Turn(completions)
+    async def turn(self, completions: int, adapter: int | None = None) -> AsyncIterator[None]:
+        """Waits until so many may be sampled by this adapter. Raises ApiError 429 where that takes too long."""
+        turn = _Turn(completions, adapter)
         self._turns.append(turn)
         try:
             self._call()
@@ -104,20 +109,29 @@ class Share:
             yield
         finally:
             if turn.come.is_set():
-                self.sampling -= completions
+                self._count(turn, -1)
             else:
                 self._turns.remove(turn)
             self._call()
 
     def _call(self) -> None:
         """Those whose turn it is, and none of them before one that came earlier."""
-        while self._turns and self._fits(self._turns[0].completions):
+        while self._turns and self._fits(self._turns[0]):
             turn = self._turns.popleft()
-            self.sampling += turn.completions
+            self._count(turn, 1)
             turn.come.set()
 
-    def _fits(self, completions: int) -> bool:
-        return not self.sampling or self.sampling + completions <= self._completions()
+    def _fits(self, turn: _Turn) -> bool:
+        if not self.sampling:
+            return True
+        adapters = {adapter for adapter in (*self._users, turn.adapter) if adapter is not None}
+        return self.sampling + turn.completions <= self._completions() and len(adapters) <= self._adapters()
+
+    def _count(self, turn: _Turn, by: int) -> None:
+        self.sampling += by * turn.completions
+        if turn.adapter is not None:
+            self._users[turn.adapter] += by
+            self._users += Counter()  # drops those that nobody uses
 
     async def _come(self, turn: _Turn) -> None:
         try:

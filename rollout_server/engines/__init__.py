@@ -51,6 +51,8 @@ class Facts:
     max_model_len: int
     """Tokens of a prompt and its completion together."""
     max_lora_rank: int
+    max_loras: int
+    """Adapters that are sampled by at the same time."""
     max_num_seqs: int
     """Completions that are sampled at the same time."""
     linear_shapes: Mapping[str, tuple[int, int]]

@@ -37,6 +37,7 @@ FACTS = Facts(
     vocab_size=256,
     max_model_len=256,
     max_lora_rank=16,
+    max_loras=4,
     max_num_seqs=512,
     linear_shapes={"model.layers.0.self_attn.q_proj": (8, 4), "model.layers.0.mlp.up_proj": (16, 4)},
     tokenizer=CharacterTokenizer(),

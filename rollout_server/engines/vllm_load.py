@@ -81,6 +81,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         vocab_size=engine.model_config.get_vocab_size(),
         max_model_len=engine.model_config.max_model_len,
         max_lora_rank=options.max_lora_rank,
+        max_loras=options.max_loras,
         max_num_seqs=engine.vllm_config.scheduler_config.max_num_seqs,
         linear_shapes=_linear_shapes(options),
         tokenizer=tokenizer,

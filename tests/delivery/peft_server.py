@@ -37,6 +37,7 @@ class PeftEngine:
             vocab_size=base.config.vocab_size,
             max_model_len=base.config.max_position_embeddings,
             max_lora_rank=16,
+            max_loras=1,
             max_num_seqs=8,
             linear_shapes={name: (layer.out_features, layer.in_features) for name, layer in linear.items()},
         )

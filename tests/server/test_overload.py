@@ -135,9 +135,26 @@ async def test_one_who_leaves_the_line_lets_the_next_one_through():
     assert (share.sampling, share.waiting) == (0, 0)
 
 
-async def wait_in(share, completions):
-    async with share.turn(completions):
+async def wait_in(share, completions, adapter=None):
+    async with share.turn(completions, adapter):
         await asyncio.Event().wait()
+
+
+async def test_adapters_are_a_few_at_a_time():
+    share = Share("them", requests=9, completions=lambda: 10, adapters=lambda: 1)
+    held = [asyncio.create_task(wait_in(share, 1, adapter)) for adapter in (7, None, 7, 8, 8, None)]
+    await asyncio.sleep(0)
+    assert (share.sampling, share.waiting) == (3, 3)
+    held[0].cancel()
+    await asyncio.wait({held[0]})
+    assert (share.sampling, share.waiting) == (2, 3)
+    held[2].cancel()
+    await asyncio.wait({held[2]})
+    assert (share.sampling, share.waiting) == (4, 0)
+    for task in held:
+        task.cancel()
+    await asyncio.wait(held)
+    assert (share.sampling, share.waiting) == (0, 0)
 
 
 async def test_turn_that_does_not_come_is_a_refusal():
