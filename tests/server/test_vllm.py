@@ -130,7 +130,7 @@ def pairs(groups):
 
 def test_health_names_model_and_engine(client, base):
     health = Health.model_validate(client.get("/health").json())
-    assert (health.status, health.engine, health.model) == ("ready", "vllm", str(base[0]))
+    assert (health.status, health.engine, health.model) == ("ready", "vllm", base[0].name)
 
 
 def test_model_without_tokenizer_serves_no_text(client, base):
