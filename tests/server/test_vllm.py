@@ -288,3 +288,19 @@ def test_policy_that_would_overflow_is_refused(client, learner, version, upload)
     with pytest.raises(AssertionError, match="it has diverged"):
         upload("diverged", 1)
     assert client.get("/ready").status_code == 200
+
+
+def test_model_whose_numbers_are_none_ends_the_server(base, tmp_path, ready_server):
+    """NaNs stay in the cache, and spoil whoever gets its blocks next."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    broken = AutoModelForCausalLM.from_pretrained(base[0])
+    with torch.no_grad():
+        broken.model.layers[0].mlp.up_proj.weight.fill_(float("nan"))
+    broken.save_pretrained(tmp_path)
+    with ready_server("--model", str(tmp_path), "--cpu-cache", "0.1") as (process, client):
+        answer = client.post("/v1/generate", json={"prompts": PROMPTS, "sampling": {"max_tokens": 4}})
+        assert answer.status_code == 503
+        assert "log-probabilities of the base model are not finite" in answer.json()["detail"]
+        assert process.wait(timeout=30) == 4
