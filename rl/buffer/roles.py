@@ -133,7 +133,7 @@ class Roles:
             return db.scalar(sa.select(descriptions.c.name).where(descriptions.c.name == ENDED)) is not None
 
     def dissolve(self) -> None:
-        """The run has ended, or was stopped: members may go, and no launch goes on."""
+        """The run is at its end: members may go, and no launch goes on."""
         with self._db.writes() as db:
             db.execute(descriptions.delete())
             db.execute(descriptions.insert().values(name=ENDED, text=""))

@@ -11,11 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rl.buffer.roles import Roles
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
 from rl.core.parent import die_with_parent
@@ -75,7 +77,9 @@ class Cluster:
     ) -> None:
         import ray
 
-        ray.wait(self._runs, num_returns=len(self._runs), timeout=LEAVE_S)  # they end with the run
+        with closing(Roles(self._run.buffer_url)) as board:
+            board.dissolve()  # where the run was stopped, too: they are ours
+        ray.wait(self._runs, num_returns=len(self._runs), timeout=LEAVE_S)
         self._leave()
 
     def _start(self, number: int, role: Role, bundle: Mapping[str, float]) -> Any:

@@ -29,7 +29,8 @@ PEERS_S = 10.0
 
 
 class Elsewhere:
-    """The supervisor's place on the board of a run; leaving the context ends the run for its members.
+    """The supervisor's place on the board of a run. Leaving the context stops the run for its members, which wait for a
+    supervisor that goes on with it, unless it was dissolved.
 
     Args:
         roles: that are taken by members, and by no process that the supervisor starts.
@@ -57,7 +58,7 @@ class Elsewhere:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._board.dissolve()
+            self._board.call_off()
             self._board.remove([self._member] if self._member is not None else [])
         finally:
             self._board.close()
@@ -66,8 +67,12 @@ class Elsewhere:
         """Lets machines take part, and those that wait begin."""
         run = self._run
         config, problems = run.config_file.read_text(), run.problems_file.read_text()
-        self._board.describe(name=run.root.name, config=config, problems=problems)
         self._member = self._board.join(SUPERVISOR, place_of(run))
+        self._board.describe(name=run.root.name, config=config, problems=problems)
+
+    def dissolve(self) -> None:
+        """The run is at its end: the members may go."""
+        self._board.dissolve()
 
     def begin_launch(self, policy: str) -> "LearnerElsewhere | None":
         """Tells members of a new policy. The learner, if that is one of them, else None."""

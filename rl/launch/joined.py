@@ -59,6 +59,7 @@ class Joined:
         """The number of the launch that the worker was begun for."""
         self._node: int | None = None
         self._member = self._join()
+        self._supervised = True
         self._supervisor = Silence(0)
         self._children = children
         self._worker = self._new_worker([role])
@@ -97,6 +98,12 @@ class Joined:
         """Begins what the newest launch asks for, and ends what was for another."""
         members = self._board.members()
         supervisor = next((member for member in members if member.role == SUPERVISOR), None)
+        if bool(supervisor) != self._supervised:
+            self._supervised = bool(supervisor)
+            print(
+                "goes on with the run" if supervisor else "the run was stopped; waits for who goes on with it",
+                flush=True,
+            )
         self._supervisor.hear(supervisor.beats if supervisor else 0)
         if self._supervisor.silent_s > ALONE_LIMIT_S:
             fix = "start that again with --resume, and this with the same command"

@@ -87,6 +87,7 @@ class Supervisor:
             start = self._go_back(print)
             if self._ended and not self._awaited():
                 print(f"nothing to do: {self._ended.reason}. {self._way_on(self._ended)}")
+                self._dissolve()
                 return 0
             if resumed:
                 run.add_provenance()
@@ -118,6 +119,8 @@ class Supervisor:
                 self._home.bring()
                 for record in tail.records():
                     console.show(record)
+                if not self._interrupts:
+                    self._dissolve()
                 tracker.finish()  # while the others end
             checkpoint.prune(run, buffer, config.keep)
         run.clear_scratch()
@@ -200,6 +203,10 @@ class Supervisor:
             self._buffer.commit(*newest, evaluate=self._config.eval_sets)
             self._asked = newest[0]
         return self._buffer.awaited()
+
+    def _dissolve(self) -> None:
+        if self._elsewhere:
+            self._elsewhere.dissolve()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
