@@ -1,4 +1,4 @@
-"""The roles of one run in commands of their own, which share its run directory, as the containers of compose.yaml do."""
+"""The roles of one run in commands of their own, which share its run directory, as those of compose.yaml do."""
 
 import signal
 from collections.abc import Callable, Iterator
