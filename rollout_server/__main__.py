@@ -159,6 +159,7 @@ async def _serve(
     import uvicorn
 
     from rollout_server import connections
+    from rollout_server.access import OWN_NAMES
     from rollout_server.app import create_app
     from rollout_server.errors import EngineError
 
@@ -167,7 +168,7 @@ async def _serve(
         def capture_signals(self) -> Iterator[None]:
             yield  # uvicorn would raise the signal again when it has stopped, before we have cleaned up
 
-    hosts = None if key else {"localhost", "127.0.0.1", "::1", args.host.lower(), listener.getsockname()[0]}
+    hosts = None if key else OWN_NAMES | {args.host.lower(), listener.getsockname()[0]}
     app = create_app(
         engine, folder, keep=args.keep, served_name=args.served_name, key=key, hosts=hosts, guests=args.guests
     )

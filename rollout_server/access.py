@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
@@ -21,8 +22,12 @@ from starlette.websockets import WebSocketClose
 KEY, KEY_FILE = "TALLY_API_KEY", "TALLY_API_KEY_FILE"
 OPEN = frozenset({"/health", "/ready"})
 """What answers without a key: whoever watches over the process asks these, and they say nothing of its work."""
+OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+"""By which a server may be asked for that only its own machine reaches."""
 KEY_NEEDED = "a key is needed"
 SEND_KEY = f"Put the server's key into {KEY}; other clients send it as Authorization: Bearer KEY."
+NOT_HERE = "another server is asked for"
+ASK_HERE = "Ask for localhost or 127.0.0.1, or start the server with a key."
 _POLICY_VIOLATION = 1008
 """Why a websocket is closed (RFC 6455)."""
 
@@ -92,8 +97,12 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
 
-def _refusal(_: Scope) -> Response:
+def _no_key(_: Scope) -> Response:
     return PlainTextResponse(f"error: {KEY_NEEDED}\n  fix: {SEND_KEY}\n", status_code=401)
+
+
+def _not_here(_: Scope) -> Response:
+    return PlainTextResponse(f"error: {NOT_HERE}\n  fix: {ASK_HERE}\n", status_code=421)
 
 
 class Gate:
@@ -111,7 +120,7 @@ class Gate:
         *,
         key: str | None,
         open: Collection[str] = OPEN,
-        refusal: Callable[[Scope], Response] = _refusal,
+        refusal: Callable[[Scope], Response] = _no_key,
     ) -> None:
         self._app, self._key, self._open, self._refusal = app, key, open, refusal
 
@@ -133,6 +142,35 @@ class Gate:
         if scheme.lower() == "basic":
             sent = _password(sent)
         return hmac.compare_digest(sent.strip().encode(), self._key.encode())
+
+
+class Named:
+    """ASGI middleware: answers 421 to who asks for somebody else. Where no key is needed, a web page could else have
+    its own name stand for this machine (DNS rebinding), and the browser of somebody here ask for it.
+
+    Args:
+        hosts: names and addresses of the server; None for any.
+        refusal: makes the answer to the others.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, hosts: Collection[str] | None, refusal: Callable[[Scope], Response] = _not_here
+    ) -> None:
+        self._app, self._hosts, self._refusal = app, hosts, refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._hosts is None or _host(scope) in self._hosts:
+            await self._app(scope, receive, send)
+        else:
+            await self._refusal(scope)(scope, receive, send)
+
+
+def _host(scope: Scope) -> str:
+    """The server's name in the request, without its port; empty where there is none."""
+    try:
+        return urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _password(credentials: str) -> str:

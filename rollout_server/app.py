@@ -10,10 +10,10 @@ from fastapi import Path as PathParam
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rollout_server import adapter_file, metrics
-from rollout_server.access import Gate
+from rollout_server.access import Gate, Named
 from rollout_server.adapters import Adapters
 from rollout_server.described import ADAPTER_BYTES, METRICS, UNHEALTHY, describe, refusals
-from rollout_server.door import Door, Named, read_body
+from rollout_server.door import Door, read_body
 from rollout_server.engines import Engine, Facts, stands_still
 from rollout_server.limits import (
     UPLOAD_LIMIT_S,
@@ -36,7 +36,7 @@ from rollout_server.schema import (
     Health,
     Policies,
 )
-from rollout_server.web import answer, answer_errors, no_key, refusal, while_connected
+from rollout_server.web import answer, answer_errors, no_key, not_here, refusal, while_connected
 
 PolicyName = Annotated[str, PathParam(pattern=NAME_PATTERN)]
 VersionNumber = Annotated[int, PathParam(ge=0, le=LARGEST_VERSION)]
@@ -72,7 +72,7 @@ def create_app(
     add_openai_paths(app, engine, adapters, model, guest)
     app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)
     app.add_middleware(Gate, key=key, refusal=no_key)
-    app.add_middleware(Named, hosts=hosts, refusal=refusal)
+    app.add_middleware(Named, hosts=hosts, refusal=not_here)
     app.add_middleware(metrics.Counted)
     metrics.ADAPTERS.set_function(lambda: sum(1 for _ in adapters))
     for share in (wire, guest, uploads):

@@ -2,8 +2,7 @@
 that take for ever."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -13,37 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rollout_server.errors import ApiError
 from rollout_server.limits import BODY_LIMIT_S, LARGEST_BODY, REQUEST_LIMIT_S
 from rollout_server.shares import Share
-
-
-class Named:
-    """ASGI middleware: refuses those who ask for somebody else. Where no key is needed, a web page could else have its
-    own name stand for this machine, and the browser of somebody here ask the server, and tell it what that answers.
-
-    Args:
-        hosts: names and addresses of the server; None for any.
-        refusal: makes the answer to the others.
-    """
-
-    def __init__(
-        self, app: ASGIApp, *, hosts: Collection[str] | None, refusal: Callable[[Scope, ApiError], Response]
-    ) -> None:
-        self._app, self._hosts, self._refusal = app, hosts, refusal
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._hosts is None or (host := _host(scope)) in self._hosts:
-            await self._app(scope, receive, send)
-            return
-        fix = f"Ask for {' or '.join(sorted(self._hosts))}, or start the server with a key."
-        error = ApiError(421, "misdirected request", f"this server is not called {host!r}", fix=fix)
-        await self._refusal(scope, error)(scope, receive, send)
-
-
-def _host(scope: Scope) -> str:
-    """The server's name in the request, without its port; empty where there is none."""
-    try:
-        return urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
-    except ValueError:
-        return ""
 
 
 class Door:

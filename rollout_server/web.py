@@ -16,7 +16,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from rollout_server import metrics, openai_format
-from rollout_server.access import KEY_NEEDED, SEND_KEY
+from rollout_server.access import ASK_HERE, KEY_NEEDED, NOT_HERE, SEND_KEY
 from rollout_server.engines import Engine
 from rollout_server.errors import ApiError, EngineError
 from rollout_server.schema import ErrorBody
@@ -67,6 +67,11 @@ def no_key(scope: Scope) -> Response:
     """The answer to who does not know the server's key."""
     detail = f"{scope['method']} {scope['path']} needs the server's key"
     return refusal(scope, ApiError(401, KEY_NEEDED, detail, fix=SEND_KEY))
+
+
+def not_here(scope: Scope) -> Response:
+    """The answer to who asks for another server."""
+    return refusal(scope, ApiError(421, NOT_HERE, f"{scope['method']} {scope['path']} is not for us", fix=ASK_HERE))
 
 
 def answer_errors(app: FastAPI, engine: Engine) -> None:

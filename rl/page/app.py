@@ -1,6 +1,6 @@
 """The page's application: its paths, and what is answered where something fails: a sentence, and never a trace."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from rl.page.folder import NotFoundError
 from rl.page.guard import Guard
 from rl.page.render import html
 from rl.page.views import Views
-from rollout_server.access import Gate
+from rollout_server.access import Gate, Named
 
 THREADS = 4
 """Pages that are made at the same time: each may hold a few groups and an evaluation in memory."""
@@ -43,7 +43,7 @@ class _RunName(Convertor[str]):
 register_url_convertor("run", _RunName())
 
 
-def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) -> ASGIApp:
+def create_app(board: Board, *, key: str | None, hosts: Collection[str] | None) -> ASGIApp:
     """
     Args:
         key: what whoever asks has to know; None for nothing.
@@ -70,7 +70,7 @@ def create_app(board: Board, *, key: str | None, hosts: Iterable[str] | None) ->
         exception_handlers={TallyError: _said, HTTPException: _refused, Exception: _defect},
         lifespan=_lifespan,
     )
-    return Guard(Gate(app, key=key), hosts=hosts)  # around all of it: what a defect is answered, too
+    return Guard(Named(Gate(app, key=key), hosts=hosts))  # around all of it: what a defect is answered, too
 
 
 @asynccontextmanager

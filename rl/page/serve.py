@@ -14,8 +14,7 @@ from rl.core.errors import UsageError
 from rl.page.app import create_app
 from rl.page.board import Board
 from rl.page.folder import Folder
-from rl.page.guard import own_hosts
-from rollout_server.access import AccessError, api_key, check_exposed
+from rollout_server.access import OWN_NAMES, AccessError, api_key, check_exposed
 
 STOP_S = 3
 """What answers get that are being made at the end."""
@@ -41,7 +40,7 @@ def serve(root: Path, host: str, port: int) -> None:
     except AccessError as error:
         raise UsageError(str(error), fix=error.fix) from None
     board = Board(Folder(root))
-    app = create_app(board, key=key, hosts=own_hosts(host) if key is None else None)
+    app = create_app(board, key=key, hosts=OWN_NAMES | {host.lower()} if key is None else None)
     with _listener(host, port) as listener:
         at = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
         print(f"{root} is shown at {at} (Ctrl-C ends it)", flush=True)
