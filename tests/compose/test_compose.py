@@ -1,5 +1,6 @@
 """The services of compose.yaml, built and under fire; and the settings of the other one, as far as no GPU is needed."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -31,7 +32,10 @@ def test_the_services_outlive_what_befalls_them(engine: None) -> None:
 
 
 def test_the_services_for_gpus_are_well_formed(engine: None) -> None:
-    command = ["docker", "compose", "-f", "docker/compose.gpu.yaml", "config"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said.count("driver: nvidia") == 2
-    assert "configs/qwen2.5-1.5b-gsm8k.toml" in said
+    command = ["docker", "compose", "-f", "docker/compose.gpu.yaml", "config", "--format", "json"]
+    services = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)["services"]
+    resources = {name: service.get("deploy", {}).get("resources", {}) for name, service in services.items()}
+    (server,), (learner,) = (resources[name]["reservations"]["devices"] for name in ("server", "learner"))
+    assert (server["driver"], server["device_ids"]) == ("nvidia", ["0"])
+    assert (learner["driver"], learner["device_ids"]) == ("nvidia", ["1"])
+    assert "configs/qwen2.5-1.5b-gsm8k.toml" in services["learner"]["command"]
