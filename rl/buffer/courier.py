@@ -50,6 +50,8 @@ class Courier:
     def __init__(self, run: RunDir) -> None:
         self._run = run
         self._db = open_ledger(run.buffer_url) if run.spans_machines else None
+        self._brought: set[int] = set()
+        """Records that are at home, and may still be in the ledger."""
 
     def close(self) -> None:
         if self._db:
@@ -116,11 +118,14 @@ class Courier:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(self._content(db, file))
         for row in lines:
-            self._run.append(row.line)
+            if row.id not in self._brought:
+                self._run.append(row.line)
+                self._brought.add(row.id)
         with self._db.writes(alone=False) as db:
             for path, sha256 in evals:
                 db.execute(files.delete().where(files.c.path == path, files.c.sha256 == sha256))
             db.execute(records.delete().where(records.c.id.in_([row.id for row in lines])))
+        self._brought.clear()
 
     def _leave_only(self, checkpoint: Path) -> None:
         """A machine that has joined needs one checkpoint at a time."""

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from rl.buffer import courier
 from rl.buffer.courier import Courier
@@ -96,3 +97,34 @@ def test_where_the_ledger_is_in_the_run_directory_nothing_is_carried(tmp_path: P
         alone.bring_home()
     assert [record["step"] for record in run.records()] == [1]
     assert not (run.root / "buffer.db").exists()
+
+
+BREAK = """
+CREATE SEQUENCE breaks;
+CREATE FUNCTION break_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('breaks') = 1 THEN  -- no rollback undoes that
+        RAISE EXCEPTION 'terminating connection due to administrator command' USING ERRCODE = 'admin_shutdown';
+    END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER break_once BEFORE DELETE ON records FOR EACH ROW EXECUTE FUNCTION break_once();
+"""
+"""The database goes away once, when records are taken out that are at home already."""
+
+
+def test_a_record_comes_home_once_though_the_database_goes_away_then(
+    machines: tuple[RunDir, RunDir], postgres_url: str
+) -> None:
+    home, away = machines
+    with closing(Courier(away)) as sender, closing(Courier(home)) as receiver:
+        sender.log(kind="step", step=1)
+        engine = sa.create_engine(postgres_url)
+        with engine.begin() as db:
+            db.exec_driver_sql(BREAK)
+        engine.dispose()
+        receiver.bring_home()
+        sender.log(kind="step", step=2)
+        receiver.bring_home()
+    logged = [json.loads(line)["step"] for line in home.metrics_file.read_text().splitlines()]
+    assert logged == [1, 2]
