@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -140,13 +141,29 @@ class RunDir:
         Raises:
             UsageError: another process holds it.
         """
-        with (self.root / "run.lock").open("w") as file:
+        with self._lock_file.open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
             except OSError:
                 fix = "wait for it, or stop it with Ctrl-C where it was started"
                 raise UsageError(f"the run {self.root} is in progress", fix=fix) from None
             yield
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether a process of this machine holds the run, be it in another container."""
+        try:
+            if not self._lock_file.is_file():  # to open a pipe would wait for who writes into it
+                return False
+            with self._lock_file.open() as file:
+                held = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_RDLCK))
+        except OSError:
+            return False
+        return held != _whole_file(fcntl.F_UNLCK)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.root / "run.lock"
 
     @property
     def scratch(self) -> Path:
@@ -226,6 +243,15 @@ class RunDir:
             if file.read() not in (b"", b"\n"):
                 self.cut_unfinished_record()
             file.write(f"{line}\n".encode())
+
+
+def _whole_file(lock: int) -> bytes:
+    """A lock of this kind on all of a file, as fcntl takes it (`struct flock`).
+
+    Like flock's it is the open file's. Unlike flock's it can be asked about without taking it, which could turn a resume
+    away, and from any container of the machine: /proc/locks hides those of the others.
+    """
+    return struct.pack("hhqqi4x", lock, os.SEEK_SET, 0, 0, 0)
 
 
 def _lock(file: BinaryIO) -> None:

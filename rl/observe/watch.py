@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -97,7 +96,7 @@ class Watched:
         sets = sorted({name for name, _ in self._evals}, key=lambda name: (name != HELDOUT, name))
         return Look(
             config=config,
-            running=in_progress(self._run),
+            running=self._run.in_progress,
             steps=steps,
             evals={name: [r for (s, _), r in sorted(self._evals.items()) if s == name] for name in sets},
             evaluations=self._evaluations,
@@ -112,16 +111,6 @@ class Watched:
             yield look
             time.sleep(REFRESH_S)
         yield look
-
-
-def in_progress(run: RunDir) -> bool:
-    """Whether a process of this machine holds the run: looked up, as trying the lock could turn a resume away."""
-    try:
-        inode = (run.root / "run.lock").stat().st_ino
-        locks = Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    return any(" FLOCK " in line and f":{inode} " in line for line in locks.splitlines())
 
 
 def _groups(run: RunDir) -> dict[str, int]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from rl.core import cli
 from rl.core.errors import UsageError
-from rl.observe.watch import in_progress
 from rl.page import words
 from rl.page.curves import curves
 from rl.page.folder import Folder, Found
@@ -69,7 +68,7 @@ class Board:
             run = self.folder.run(found.name)
         except UsageError as error:
             return _row(found.name, word="stopped", standing=str(error))
-        stamp = (found.changed, in_progress(run))
+        stamp = (found.changed, run.in_progress)
         with self._lock:
             known = self._rows.get(found.name)
         if known and (known[0] == stamp or not read):

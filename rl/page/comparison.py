@@ -9,7 +9,6 @@ from rl.core.config import HELDOUT
 from rl.core.errors import UsageError
 from rl.evaluate.result import EvalResult
 from rl.observe.findings import compared
-from rl.observe.watch import in_progress
 from rl.page import words
 from rl.page.curves import curves
 from rl.page.panels import PANELS, Panel
@@ -31,7 +30,7 @@ def state(sights: Mapping[str, Sight]) -> str:
         with sight.lock:
             sight.numbers.read()
             numbers = sight.numbers
-            said.append(f"{numbers.rewinds}-{numbers.step}-{len(numbers.evals)}-{in_progress(sight.run)}")
+            said.append(f"{numbers.rewinds}-{numbers.step}-{len(numbers.evals)}-{sight.run.in_progress}")
     return " ".join(said)
 
 

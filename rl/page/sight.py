@@ -19,7 +19,6 @@ from rl.observe.console import DIAGNOSE_EVERY
 from rl.observe.findings import Finding, Groups, compared
 from rl.observe.readings import RECENT, Record, seconds_left
 from rl.observe.rules import findings, silence
-from rl.observe.watch import in_progress
 from rl.page.numbers import Column, Numbers
 from rl.page.shelf import Now, Shelf
 from rl.study.runs import Curve, Evaluated, Status, StudyRun
@@ -95,7 +94,7 @@ class Sight:
         if self.numbers.left_out:
             n, why = self.numbers.left_out, self.numbers.why_left_out
             notices.append(f"{n} line{'s' if n > 1 else ''} of metrics.jsonl cannot be read and are left out: {why}")
-        running, ended = in_progress(self.run), self._course.ended
+        running, ended = self.run.in_progress, self._course.ended
         now = self._now(config, notices, running=running) if config else None
         if config:
             self._diagnose(config, over=ended is not None and not running, now=now)

@@ -11,7 +11,6 @@ from starlette.responses import RedirectResponse, Response
 from rl.buffer.tables import State
 from rl.core.errors import LedgerError, UsageError
 from rl.core.metrics import AGE
-from rl.observe.watch import in_progress
 from rl.page import auditing, comparison, completions, telemetry, words
 from rl.page.board import Board
 from rl.page.curves import curves
@@ -164,7 +163,7 @@ class Views:
         """For the script, what has changed of several runs."""
         sights, _ = self._chosen(request)
         known = comparison.state(sights)
-        sent = {"shape": "", "over": not any(in_progress(sight.run) for sight in sights.values()), "known": known}
+        sent = {"shape": "", "over": not any(sight.run.in_progress for sight in sights.values()), "known": known}
         if known != request.query_params.get("known"):
             sent |= {"pass": comparison.table(sights), "compared": comparison.lines(sights)}
         return json(sent)

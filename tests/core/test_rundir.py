@@ -1,13 +1,37 @@
 """A run directory is read as it is left: by a crash, a full disk, or another version."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from tests.observe.recorded import new_run, step_record
+
+ASK = """
+import sys
+from pathlib import Path
+from rl.core.rundir import RunDir
+print(RunDir(Path(sys.argv[1])).in_progress)
+"""
+HOLD = """
+import sys
+from pathlib import Path
+from rl.core.rundir import RunDir
+with RunDir(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+"""It sees no process of ours."""
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && ! touch "$0/new" 2>&- && exec "$@" "$0"'
 
 
 @pytest.fixture
@@ -68,3 +92,55 @@ def test_settings_of_another_version_are_named(run: RunDir) -> None:
     with pytest.raises(UsageError, match="settings not known here: shiny") as told:
         run.config()
     assert "provenance.json" in told.value.fix
+
+
+def test_whether_a_run_is_in_progress_is_known_at_once(run: RunDir) -> None:
+    assert not run.in_progress
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, run.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        assert run.in_progress
+        with pytest.raises(UsageError, match="is in progress"), run.locked():
+            pass
+        other.kill()
+        other.wait()
+        assert not run.in_progress
+    with run.locked():
+        assert run.in_progress
+    assert not run.in_progress
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("unshare"), reason="containers are made by root, with util-linux"
+)
+def test_a_run_of_another_container_is_in_progress(run: RunDir) -> None:
+    """The page of compose.yaml has a container of its own, and may only read the runs."""
+    ask = [*CONTAINER, "sh", "-c", READ_ONLY, run.root, sys.executable, "-c", ASK]
+    with run.locked():
+        assert subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout == "True\n"
+    assert subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True).stdout == "False\n"
+
+
+def test_who_asks_whether_a_run_is_in_progress_turns_nobody_away(run: RunDir) -> None:
+    done = Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            _ = run.in_progress
+
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(ask)
+        try:
+            for _ in range(1_000):
+                with run.locked():
+                    pass
+        finally:
+            done.set()
+        asking.result()
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(run: RunDir) -> None:
+    os.mkfifo(run.root / "run.lock")
+    assert not run.in_progress

@@ -1,6 +1,5 @@
 """The view of a run says what its files say: live, long after, and in a copy, and it changes none of them."""
 
-import fcntl
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from rl.core.metrics import AGE, EVAL, PUBLISH, STEP, SUMMARY
 from rl.core.rundir import RunDir
 from rl.observe.readings import READINGS
 from rl.observe.rules import silence
-from rl.observe.watch import Watched, fitted, in_progress, sparkline, view
+from rl.observe.watch import Watched, fitted, sparkline, view
 from rl.watch import main
 from tests.observe.recorded import evaluation, fill_ledger, log_evaluation, new_run, step_record
 
@@ -179,15 +178,6 @@ def test_a_line_that_is_still_being_written_is_read_later(tmp_path: Path) -> Non
     assert watched.look().step == 0
     run.metrics_file.write_bytes(whole)
     assert watched.look().step == 1
-
-
-def test_whether_a_run_is_in_progress_is_seen_without_touching_its_lock(run: RunDir) -> None:
-    assert not in_progress(run)
-    with run.locked():
-        assert in_progress(run)
-        with (run.root / "run.lock").open() as other, pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    assert not in_progress(run)
 
 
 def test_what_is_wrong_is_said_with_what_to_try(look_at: LookAt, tmp_path: Path) -> None:
