@@ -248,8 +248,8 @@ class RunDir:
 def _whole_file(lock: int) -> bytes:
     """A lock of this kind on all of a file, as fcntl takes it (`struct flock`).
 
-    Like flock's it is the open file's. Unlike flock's it can be asked about without taking it, which could turn a resume
-    away, and from any container of the machine: /proc/locks hides those of the others.
+    Like flock's it is the open file's. Unlike flock's it can be asked about without taking it, which could turn a
+    resume away, and from any container of the machine: /proc/locks hides those of the others.
     """
     return struct.pack("hhqqi4x", lock, os.SEEK_SET, 0, 0, 0)
 
