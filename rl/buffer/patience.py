@@ -1,7 +1,9 @@
 """Waiting for a database that is away: it restarts, or the network has been cut."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import wraps
 from itertools import count
 from typing import ParamSpec, TypeVar
@@ -16,6 +18,9 @@ AGAIN_S = 0.25
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
+
+
+_in_passing: ContextVar[bool] = ContextVar("_in_passing", default=False)
 
 
 class AwayError(LedgerError):
@@ -38,7 +43,8 @@ def patient(ask: Callable[P, R]) -> Callable[P, R]:
                 answer = ask(*args, **kwargs)
                 break
             except AwayError as away:
-                if (seconds := time.monotonic() - begin) > AWAY_S:
+                patience_s = 0.0 if _in_passing.get() else AWAY_S
+                if (seconds := time.monotonic() - begin) > patience_s and attempt > 1:
                     fix = "bring the database back, then go on with --resume"
                     raise LedgerError(f"{away}; waited {seconds:.0f} s for it", fix=fix) from None
                 if attempt == 1:  # a connection was broken: another one may be had
@@ -51,6 +57,17 @@ def patient(ask: Callable[P, R]) -> Callable[P, R]:
         return answer
 
     return asked
+
+
+@contextmanager
+def in_passing() -> Iterator[None]:
+    """For the last words of who leaves: a ledger that is away is not waited for, and does without them."""
+    token = _in_passing.set(True)
+    try:
+        with suppress(LedgerError):
+            yield
+    finally:
+        _in_passing.reset(token)
 
 
 def patiently(cls: type[C]) -> type[C]:

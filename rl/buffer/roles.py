@@ -37,6 +37,7 @@ members = sa.Table(
     sa.Column("beats", sa.Integer, nullable=False, default=0),
     sa.Column("exit_code", sa.Integer),  # of what it ran, where that ended for a reason
     sa.Column("words", sa.Text),  # the reason
+    sqlite_autoincrement=True,  # who has gone must not be taken for who came after
 )
 launches = sa.Table(
     "launches",

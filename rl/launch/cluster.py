@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rl.buffer.patience import in_passing
 from rl.buffer.roles import Roles
 from rl.core.config import TrainConfig
 from rl.core.errors import TallyError, UsageError
@@ -55,7 +56,7 @@ class Cluster:
         from ray.util.placement_group import placement_group
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault(KEY, api_key() or secrets.token_urlsafe(32))
+        os.environ[KEY] = api_key() or secrets.token_urlsafe(32)
         try:
             ray.init(self._address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -77,7 +78,7 @@ class Cluster:
     ) -> None:
         import ray
 
-        with closing(Roles(self._run.buffer_url)) as board:
+        with in_passing(), closing(Roles(self._run.buffer_url)) as board:
             board.dissolve()  # where the run was stopped, too: they are ours
         ray.wait(self._runs, num_returns=len(self._runs), timeout=LEAVE_S)
         self._leave()

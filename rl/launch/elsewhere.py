@@ -5,12 +5,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Collection, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rl.buffer.patience import in_passing
 from rl.buffer.roles import Member, Roles
-from rl.core.errors import DivergedError, TallyError
+from rl.core.errors import DivergedError, LedgerError, TallyError
 from rl.core.processes import REASONS
 from rl.core.pulse import Silence
 from rl.core.roles import SUPERVISOR, Role
@@ -57,11 +59,10 @@ class Elsewhere:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        waited_for = isinstance(error, LedgerError)  # long enough
+        with closing(self._board), in_passing() if waited_for else nullcontext():
             self._board.call_off()
             self._board.remove([self._member] if self._member is not None else [])
-        finally:
-            self._board.close()
 
     def describe(self) -> None:
         """Lets machines take part, and those that wait begin."""

@@ -10,15 +10,16 @@ import time
 
 import psutil
 
+from rl.buffer.patience import in_passing
 from rl.buffer.roles import Launch, Roles
 from rl.core.errors import TallyError
 from rl.core.nursery import Nursery
-from rl.core.processes import Child, Children
+from rl.core.processes import REASONS, Child, Children
 from rl.core.pulse import Silence, pulse_file
 from rl.core.roles import SUPERVISOR, Role
 from rl.core.rundir import RunDir
 from rl.core.telemetry import NO_PORTS, Ports
-from rl.launch.crew import NO_GPU, environment, start_role
+from rl.launch.crew import NO_GPU, WRONG_INPUT, environment, start_role
 from rl.launch.elsewhere import place_of
 from rl.launch.joining import Here, bring_up_to_date
 from rl.launch.server import start_server
@@ -76,20 +77,29 @@ class Joined:
                 self._described = described
             if not self._board.beat(self._member):  # this machine was cut off, and given up
                 self._member = self._join()
+                if not self._worker.runs:  # what it complained of may be mended
+                    self._answered = None
             self._follow()
             self._mend()
             time.sleep(LOOK_S)
 
     def leave(self) -> None:
-        self._board.remove([self._member])
+        with in_passing():
+            self._board.remove([self._member])
 
     def _new_worker(self, pulses: list[str]) -> Worker:
         """Args: pulses: the names of what it is heard by."""
         start = {"server": self._start_server, "learner": self._start_ranks}.get(self._role, self._start_role)
         files = [pulse_file(self._run, name) for name in pulses]
-        resume = f"start {self._run.root} again where its supervisor is"
-        learns = self._role == "learner"
-        return Worker(self._role, start, files, self._children, resume=resume, may_finish=learns)
+        return Worker(
+            self._role,
+            start,
+            files,
+            self._children,
+            resume=f"start {self._run.root} again where its supervisor is",
+            may_finish=self._role == "learner",
+            reasons_again=WRONG_INPUT if self._role == "server" else REASONS,
+        )
 
     def _join(self) -> int:
         return self._board.join(self._role, place_of(self._run), self._here.url)
@@ -128,7 +138,7 @@ class Joined:
         """Takes a seat of a launch; False where there is none for us."""
         self._node = self._board.sit(number, self._member, f"{self._here.address}:{_free_port(self._here.address)}")
         self._launch = launch = self._board.newest_launch()  # which says where to meet
-        if launch is None or self._node is None:
+        if launch is None or launch.number != number or self._node is None:
             return False
         self._worker = self._new_worker([f"learner-{rank}" for rank in range(self._config.learners // launch.nodes)])
         return True

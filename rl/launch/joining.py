@@ -10,10 +10,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import sqlalchemy as sa
 
 from rl.buffer.database import shown
+from rl.buffer.postgres import schema_of
 from rl.buffer.roles import Roles
+from rl.core.dburl import check_database_url
 from rl.core.errors import UsageError
 from rl.core.roles import Role
 from rl.core.rundir import RunDir
@@ -27,6 +30,7 @@ BEGIN_LIMIT_S = 1800.0
 AGAIN_LIMIT_S = 60.0
 """For a run that has ended to be begun again."""
 LOOK_S = 0.5
+URL_FIX = "write http://HOST:PORT, where the other machines reach this server"
 LOOPBACK = "127.0.0.1"
 
 
@@ -51,19 +55,32 @@ def found(where: str, role: Role, folder: Path | None) -> Iterator[tuple[RunDir,
         folder: for what this machine keeps of it; None for one that is named after it.
 
     Raises:
-        UsageError: it was not begun in time, the role is taken here, or this machine has other problems.
+        UsageError: that is no such URL, it was not begun in time, the role is taken here, or this machine has other
+            problems.
     """
     shared = None
     if "://" not in where:
         shared = RunDir(Path(where))
         _wait(shared.problems_file.exists, f"{where} is no run that has begun")
         where = shared.buffer_url
+    else:
+        _check_ledger(where)
     with closing(Roles(where)) as board:
         _wait(lambda: bool(board.description()), f"no supervisor has begun the run in {shown(where)}", board.ended)
         run = shared or _copy(board.description(), role, folder)
         check_same_problems(run, run.config())
         with _only_one(run, role):
             yield run, board
+
+
+def _check_ledger(url: str) -> None:
+    try:
+        check_database_url(url)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not schema_of(url):
+        fix = "take the URL that rl.train says: it ends with the run's schema, ?options=-csearch_path%3DRUN"
+        raise UsageError(f"{url} names no run", fix=fix)
 
 
 def _copy(described: dict[str, str], role: Role, folder: Path | None) -> RunDir:
@@ -118,7 +135,7 @@ def reached(args: Namespace, run: RunDir) -> Iterator[Here]:
     """Opens what the others need of this machine.
 
     Raises:
-        UsageError: a server's port is taken, or open to everybody.
+        UsageError: a server's port is taken, or open to everybody, or its URL is none.
     """
     address = args.address or _address(run)
     if args.role != "server":
@@ -129,9 +146,20 @@ def reached(args: Namespace, run: RunDir) -> Iterator[Here]:
         check_exposed(host, api_key())
     except AccessError as error:
         raise UsageError(str(error), fix=error.fix) from None
+    if args.url:
+        _check_url(args.url)
     with listen(args.port, host) as listener:
         port = listener.getsockname()[1]
         yield Here(address=address, listener=listener, url=args.url or f"http://{_bracketed(address)}:{port}")
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"--url {url}: {error}", fix=URL_FIX) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"--url {url} is no address of a server", fix=URL_FIX)
 
 
 def _address(run: RunDir) -> str:

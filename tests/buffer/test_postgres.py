@@ -58,6 +58,20 @@ def test_not_for_ever(postgres_url: str, postgres: Server, monkeypatch: pytest.M
         assert buffer.issue() == [1, 2, 3, 4]
 
 
+@pytest.mark.timeout(60)
+def test_who_leaves_does_not_wait_for_it(postgres_url: str, postgres: Server) -> None:
+    with closing(opened(postgres_url)) as buffer:
+        postgres.stop()
+        issued = []
+        with patience.in_passing():
+            issued = buffer.issue()
+        postgres.start()
+        assert issued == []
+        with patience.in_passing():
+            issued = buffer.issue()
+        assert issued == [1, 2, 3, 4]
+
+
 def test_a_ledger_that_stays_locked_is_said(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, make_group: MakeGroup
 ) -> None:

@@ -46,6 +46,15 @@ def test_who_joins_takes_the_place_of_who_was_there(board: Roles) -> None:
     assert [member.beats for member in board.members()] == [1, 0]
 
 
+def test_the_id_of_who_has_gone_is_not_given_again(board: Roles) -> None:
+    gone = board.join("server", "one:/run", "http://one:1")
+    board.remove([gone])
+    board.join("collector", "one:/run")
+    assert not board.beat(gone)
+    board.remove([gone])
+    assert [member.role for member in board.members()] == ["collector"]
+
+
 def test_a_launch_has_a_seat_for_each_node_and_meets_at_the_first(board: Roles) -> None:
     members = [board.join("learner", f"{place}:/run") for place in ("one", "two", "three")]
     number = board.launch("p-1", nodes=2)
