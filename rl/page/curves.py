@@ -54,7 +54,8 @@ def curves(numbers: Numbers, known: str = "") -> dict[str, Any]:
     buckets = -(-numbers.step // width)
     state = f"{numbers.rewinds}-{width}"
     before, _, sent = known.rpartition("-")
-    first = min(int(sent), buckets) if before == state and sent.isdecimal() else 0
+    ours = before == state and sent.isdecimal() and len(sent) <= len(str(BUCKETS))
+    first = min(int(sent), buckets) if ours else 0
     first = max(0, first - 1)  # the last one that was sent may have grown
     edges = np.append(np.arange(first, buckets) * width, numbers.step)
     measured = {name: column for name, column in numbers.columns.items() if len(column)}

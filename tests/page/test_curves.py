@@ -83,7 +83,7 @@ def test_after_a_resume_went_back_all_is_sent_again(tmp_path: Path) -> None:
     assert again["steps"] == list(range(1, 21))
 
 
-@pytest.mark.parametrize("known", ["", "-", "x-1-2", "0-1-99999", "0-1--3", "0-1-²"])
+@pytest.mark.parametrize("known", ["", "-", "x-1-2", "0-1-99999", "0-1--3", "0-1-²", f"0-1-{'9' * 5000}"], ids=range(7))
 def test_what_somebody_else_knows_does_no_harm(tmp_path: Path, known: str) -> None:
     made = curves(numbers_of(tmp_path / "m", *(step_record(step) for step in range(1, 6))), known)
     assert made["steps"][-1] == 5

@@ -147,6 +147,13 @@ def test_so_is_one_about_several_runs(service: Service, path: str) -> None:
     assert service.get(path).status_code in (400, 404)
 
 
+def test_what_a_script_of_somebody_else_says_it_knows_is_sent_all(service: Service) -> None:
+    key = service.get("/live/first").json()["curves"]["key"]
+    answer = service.get(f"/live/first?known={key}{'9' * 5000}")
+    assert answer.status_code == 200
+    assert answer.json()["curves"]["from"] == 0
+
+
 def test_its_own_metrics(service: Service) -> None:
     service.get("/run/first")
     service.get("/run/nothing")
