@@ -99,7 +99,8 @@ class Adapters:
             await self._drop_oldest(policy, but=version)
             if len(self._policies) > self._most:
                 for idle in list(next(iter(self._policies.values())).values()):
-                    await self._drop(idle)
+                    if not idle.dropped:  # by somebody else, while the one before was
+                        await self._drop(idle)
             return version.receipt
 
     async def accept(self, policy: str, number: int) -> AdapterReceipt:

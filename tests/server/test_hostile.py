@@ -133,6 +133,27 @@ async def test_policies_that_nobody_asks_for_make_room(client, publish, engine, 
 
 
 @pytest.mark.anyio
+async def test_version_that_is_deleted_while_its_idle_policy_makes_room(client, publish, engine, monkeypatch):
+    for version in (1, 2):
+        await publish(version, policy="idle")
+    for number in range(31):
+        await publish(1, policy=f"run-{number}")
+    remove, deleted = engine.remove_adapter, []
+
+    async def meanwhile(adapter):
+        await remove(adapter)
+        if adapter.version == 1:
+            deleted.append((await client.delete("/v1/policies/idle/2")).status_code)
+
+    monkeypatch.setattr(engine, "remove_adapter", meanwhile)
+    await publish(1, policy="one-more")
+    assert deleted == [204]
+    served = {receipt["policy"] for receipt in (await client.get("/v1/policies")).json()["versions"]}
+    assert served == {"one-more", *(f"run-{number}" for number in range(31))}
+    assert len(engine.loaded) == 32
+
+
+@pytest.mark.anyio
 async def test_full_disk_is_told(client, engine, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
