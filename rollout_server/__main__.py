@@ -2,7 +2,8 @@
 
 Beyond this machine (--host 0.0.0.0) it serves nobody who does not send the key that TALLY_API_KEY holds, or the file
 that TALLY_API_KEY_FILE names. Exit codes: 0 stopped by SIGTERM or SIGINT, 2 wrong arguments or the port is taken, 3
-the model could not be loaded, 4 the engine died after that. The wire is described in rollout_server/schema.py.
+the model could not be loaded, 4 a policy has diverged, 5 the engine died. The wire is described in
+rollout_server/schema.py.
 """
 
 import argparse
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _STOP_SECONDS = 3  # that running requests get after SIGTERM
 _BEAT_SECONDS = 1
-_NOT_LOADED, _DIED = 3, 4
+_NOT_LOADED, _DIVERGED, _DIED = 3, 4, 5
 
 
 def main() -> NoReturn:
@@ -161,7 +162,7 @@ async def _serve(
     from rollout_server import connections
     from rollout_server.access import OWN_NAMES
     from rollout_server.app import create_app
-    from rollout_server.errors import EngineError
+    from rollout_server.errors import DivergedError, EngineError
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -195,9 +196,11 @@ async def _serve(
         raise error
     if beating:
         beating.cancel()
-    if error:
-        return _DIED if loaded.is_set() else _NOT_LOADED
-    return 0
+    if error and not loaded.is_set():
+        return _NOT_LOADED
+    if isinstance(error, DivergedError):
+        return _DIVERGED
+    return _DIED if error else 0
 
 
 async def _run(engine: "Engine", loaded: asyncio.Event) -> None:

@@ -1,7 +1,8 @@
 """What can go wrong inside the server.
 
-ApiError       one request cannot be answered; becomes an `ErrorBody`, the server goes on
-EngineError    the engine could not start or died; pending requests fail and the process ends with exit code 3 or 4
+ApiError            one request cannot be answered; becomes an `ErrorBody`, the server goes on
+EngineError         the engine could not start or died; pending requests fail and the process ends with exit code 3 or 5
+└── DivergedError   it was given up, as a policy's log-probabilities are not finite; exit code 4
 """
 
 _LONGEST_DETAIL = 1000
@@ -30,3 +31,7 @@ class ApiError(Exception):
 
 class EngineError(Exception):
     """The engine is not there: it could not load its model, or it died."""
+
+
+class DivergedError(EngineError):
+    """What it samples by has diverged: another engine would meet that again."""

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rollout_server.engines import Adapter, Facts, Piece, Status, TextRequest
 from rollout_server.engines.vllm_load import Options, load
 from rollout_server.engines.vllm_text import pieces, sampling_params
-from rollout_server.errors import ApiError, EngineError
+from rollout_server.errors import ApiError, DivergedError, EngineError
 from rollout_server.schema import Completion, GenerateRequest
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class VllmEngine:
         self.model = options.model
         self.status: Status = "loading"
         self.detail = ""
+        self._failure: EngineError | None = None
+        """What it ended by."""
         self._options = options
         self._stepped: float | None = None
         """When the engine's thread took its last step, of the monotonic clock; None while it has nothing to do."""
@@ -71,8 +73,8 @@ class VllmEngine:
 
     async def join(self) -> None:
         await self._ended
-        if self.status == "failed":
-            raise EngineError(self.detail)
+        if self._failure:
+            raise self._failure
 
     def close(self) -> None:
         self._commands.put(None)
@@ -192,7 +194,7 @@ class VllmEngine:
 
     def _run(self) -> None:
         """The engine's thread."""
-        detail = ""
+        detail, kind = "", EngineError
         try:
             engine, facts = load(self._options)
             self._loop.call_soon_threadsafe(self._on_loaded, facts)
@@ -202,7 +204,8 @@ class VllmEngine:
                     self._loop.call_soon_threadsafe(self._on_outputs, outputs)
         except BaseException as error:
             detail = f"{_one_line(error)} (model {self.model})"
-        self._loop.call_soon_threadsafe(self._on_end, detail)
+            kind = DivergedError if isinstance(error, DivergedError) else EngineError
+        self._loop.call_soon_threadsafe(self._on_end, detail, kind)
 
     def _obey(self, engine: "LLMEngine") -> bool:
         """Carry out all commands, and wait for one if there is nothing to step. False when asked to stop."""
@@ -228,11 +231,12 @@ class VllmEngine:
             if arrived := self._running.get(output.request_id):  # else it was aborted meanwhile
                 arrived.put_nowait(output)
 
-    def _on_end(self, failure: str) -> None:
+    def _on_end(self, failure: str, kind: type[EngineError]) -> None:
         if failure:
             what = "died" if self.status == "ready" else "could not load its model"
             self.status, self.detail = "failed", f"the engine {what}: {failure}"
-        error = EngineError(self.detail or "the engine was closed")
+            self._failure = kind(self.detail)
+        error = self._failure or EngineError("the engine was closed")
         for done in (self._loaded, *self._waiting):
             _settle(done, error)
         for arrived in self._running.values():
@@ -245,7 +249,7 @@ def _check_finite(outputs: list["RequestOutput"]) -> None:
     for output in outputs:
         if not all(math.isfinite(completion.cumulative_logprob) for completion in output.outputs):
             policy = output.lora_request.lora_name if output.lora_request else "the base model"
-            raise FloatingPointError(f"log-probabilities of {policy} are not finite: it has diverged")
+            raise DivergedError(f"log-probabilities of {policy} are not finite: it has diverged")
 
 
 def _lora_request(adapter: Adapter) -> Any:

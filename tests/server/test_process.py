@@ -107,7 +107,7 @@ def test_dead_engine_answers_and_ends_the_process(server_process):
         wait_ready(client)
         assert generate(client, FATAL_PROMPT).status_code == 503
         _, stderr = process.communicate(timeout=30)
-        assert process.returncode == 4
+        assert process.returncode == 5
         assert stderr.strip().splitlines()[-1] == "error: the engine died: a prompt asked for it"
 
 
