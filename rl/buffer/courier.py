@@ -8,20 +8,25 @@ file sends it before the ledger says that it is made, and the supervisor brings 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from rl.buffer.database import open_ledger
+from rl.buffer.database import Database, open_ledger
+from rl.buffer.fence import check_not_given_up
 from rl.buffer.patience import patiently
 from rl.buffer.tables import metadata
 from rl.core.rundir import RunDir, record_line
 
 PART = 2**24
 """Bytes of a file in one row: an adapter with its optimizer may have a GB."""
+SENT = "[!.]*"
+"""Of a folder: all but drafts."""
 
 records = sa.Table(  # on their way to metrics.jsonl
     "records",
@@ -43,12 +48,15 @@ files = sa.Table(
 class Courier:
     """Of one process. Where the ledger lies in the run directory it writes there, and carries nothing.
 
+    Args:
+        learner: the policy of the learner that sends; one that was given up may send no more.
+
     Raises (in every method):
         LedgerError: the database cannot be used.
     """
 
-    def __init__(self, run: RunDir) -> None:
-        self._run = run
+    def __init__(self, run: RunDir, learner: str | None = None) -> None:
+        self._run, self._learner = run, learner
         self._db = open_ledger(run.buffer_url) if run.spans_machines else None
         self._brought: set[int] = set()
         """Records that are at home, and may still be in the ledger."""
@@ -62,38 +70,34 @@ class Courier:
         line = record_line(**record)
         if self._db is None:
             return self._run.append(line)
-        with self._db.writes(alone=False) as db:
+        with self._sends(self._db) as db:
             db.execute(records.insert().values(line=line))
 
     def send(self, path: Path) -> None:
         """A file of the run directory, or a folder of files, in place of what was sent under this path before."""
         if self._db is None:
             return
-        with self._db.writes(alone=False) as db:
+        with self._sends(self._db) as db:
             db.execute(files.delete().where(self._at(path)))
-            for file in [path] if path.is_file() else sorted(path.iterdir()):
+            for file in [path] if path.is_file() else sorted(path.glob(SENT)):
                 for row in self._rows(file):
                     db.execute(files.insert(), row)
         self._leave_only(path)
 
-    def fetch(self, folder: Path) -> None:
-        """Has a folder of the run directory hold what was sent last; where nothing was sent it stays as it is."""
+    def fetch(self, folder: Path, names: Collection[str] = ()) -> None:
+        """Has a folder of the run directory hold what was sent last; where nothing was sent it stays as it is.
+
+        Args:
+            names: of the files that are needed; without any, all are.
+        """
         if self._db is None:
             return
         self._leave_only(folder)
         with self._db.reads() as db:
-            whole = sa.select(files.c.path, files.c.sha256).where(self._at(folder), files.c.part == 0)
-            sent = {self._run.root / path: sha256 for path, sha256 in db.execute(whole)}
-            if all(_holds(file, sha256) for file, sha256 in sent.items()):
-                return
-            draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-            draft.mkdir(parents=True, exist_ok=True)
-            for file in sent:
-                (draft / file.name).write_bytes(self._content(db, file))
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another process of this machine was as quick
-            draft.rename(folder)
-        shutil.rmtree(draft, ignore_errors=True)
+            db.execution_options(isolation_level="REPEATABLE READ")  # all are of one moment
+            for file, sha256 in self._sent(db, folder):
+                if (not names or file.name in names) and not _holds(file, sha256):
+                    self._write(db, file, sha256)
 
     def forget(self, path: Path) -> None:
         """What was sent under this path is needed by nobody any more."""
@@ -110,22 +114,28 @@ class Courier:
         if self._db is None:
             return
         with self._db.reads() as db:
+            db.execution_options(isolation_level="REPEATABLE READ")
             lines = db.execute(sa.select(records).order_by(records.c.id)).all()
-            made = sa.select(files.c.path, files.c.sha256).where(self._at(self._run.evals), files.c.part == 0)
-            evals = db.execute(made).all()
-            for path, _ in evals:
-                file = self._run.root / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(self._content(db, file))
+            evals = self._sent(db, self._run.evals)
+            for file, sha256 in evals:
+                self._write(db, file, sha256)
         for row in lines:
             if row.id not in self._brought:
                 self._run.append(row.line)
                 self._brought.add(row.id)
         with self._db.writes(alone=False) as db:
-            for path, sha256 in evals:
-                db.execute(files.delete().where(files.c.path == path, files.c.sha256 == sha256))
+            for file, sha256 in evals:
+                db.execute(files.delete().where(files.c.path == self._name(file), files.c.sha256 == sha256))
             db.execute(records.delete().where(records.c.id.in_([row.id for row in lines])))
         self._brought.clear()
+
+    @contextmanager
+    def _sends(self, to: Database) -> Iterator[sa.Connection]:
+        """Whether the sender was given up is asked last: who does so waits for whoever has asked, and to send may take
+        minutes."""
+        with to.writes(alone=False) as db:
+            yield db
+            check_not_given_up(db, self._learner)
 
     def _leave_only(self, checkpoint: Path) -> None:
         """A machine that has joined needs one checkpoint at a time."""
@@ -143,15 +153,35 @@ class Courier:
         return path.relative_to(self._run.root).as_posix()
 
     def _rows(self, file: Path) -> Iterator[dict[str, Any]]:
-        content = file.read_bytes()
-        about = {"path": self._name(file), "sha256": hashlib.sha256(content).hexdigest()}
-        for part, start in enumerate(range(0, len(content), PART)):
-            yield {**about, "part": part, "content": content[start : start + PART]}
+        about = {"path": self._name(file), "sha256": _sha256(file)}
+        with file.open("rb") as content:
+            for part, some in enumerate(iter(partial(content.read, PART), b"")):
+                yield {**about, "part": part, "content": some}
 
-    def _content(self, db: sa.Connection, file: Path) -> bytes:
-        parts = sa.select(files.c.content).where(files.c.path == self._name(file)).order_by(files.c.part)
-        return b"".join(db.scalars(parts))
+    def _sent(self, db: sa.Connection, folder: Path) -> list[tuple[Path, str]]:
+        """The files that were sent of a folder, each with its hash."""
+        whole = sa.select(files.c.path, files.c.sha256).where(self._at(folder), files.c.part == 0)
+        return [(self._run.root / path, sha256) for path, sha256 in db.execute(whole)]
+
+    def _write(self, db: sa.Connection, file: Path, sha256: str) -> None:
+        """Part by part, as it may be larger than the memory. Of two processes that do so at a time each writes the same
+        into the same draft, and what a killed one has left is gone over."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f".{file.name}.{sha256[:12]}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as whole:
+            for part in count():
+                here = (files.c.path == self._name(file)) & (files.c.part == part)
+                if (some := db.scalar(sa.select(files.c.content).where(here))) is None:
+                    break
+                whole.write(some)
+        with suppress(FileNotFoundError):  # another process of this machine was as quick
+            draft.replace(file)
 
 
 def _holds(file: Path, sha256: str) -> bool:
-    return file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
+    return file.exists() and _sha256(file) == sha256
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -33,9 +33,9 @@ import sqlalchemy as sa
 
 from rl.buffer import codec
 from rl.buffer.database import open_ledger
+from rl.buffer.fence import check_not_given_up
 from rl.buffer.patience import patiently
 from rl.buffer.proofs import check_proved, enter_proof
-from rl.buffer.roles import CALLED_OFF
 from rl.buffer.tables import (
     OCCUPYING,
     PROBLEMS,
@@ -48,7 +48,6 @@ from rl.buffer.tables import (
     payloads,
     requests,
 )
-from rl.core.errors import LedgerError
 from rl.core.types import Group
 
 # Those of every group: to build a statement takes longer than to execute it.
@@ -234,8 +233,7 @@ class Buffer:
     @contextmanager
     def _as_learner(self, *, durable: bool = False) -> Iterator[sa.Connection]:
         with self._db.writes(durable=durable) as db:
-            if self._learner is not None and db.scalar(CALLED_OFF, {"of": self._learner}):
-                raise LedgerError(f"the learner of {self._learner} was given up by the run's supervisor")
+            check_not_given_up(db, self._learner)
             yield db
 
     # ---- evaluations asked for with a commit, made by the evaluator

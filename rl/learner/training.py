@@ -50,7 +50,7 @@ class Training:
         config, model = self._config, resolve_model(self._config)
         self._leads = dist.get_rank() == 0
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size, learner=policy_name)
-        self._courier = Courier(run)
+        self._courier = Courier(run, learner=policy_name)
         vitals.counts = self._buffer.counts
         policy = Policy(model, config, own_device())
         self._learner = Learner(policy, config)
