@@ -16,12 +16,14 @@ from rl.core.pulse import beat, pulse_file
 from rl.core.rundir import RunDir, name_of
 from rl.evaluate.evaluator import Evaluator, measure
 from rl.evaluate.result import summary_json
-from rl.learner.checkpoint import read_adapter
+from rl.learner.checkpoint import ADAPTER, MANIFEST, read_adapter
 from rl.problems.models import resolve_model
 from rl.problems.prompt import Prompter
 from rl.problems.sources import load_eval_sets
 
 LOOK_S = 0.25
+READ = (ADAPTER, MANIFEST)
+"""Of a checkpoint; the optimizer's state is twice as large."""
 logger = logging.getLogger("rl.evaluate")
 
 
@@ -51,7 +53,8 @@ async def run_evaluator(run: RunDir, server_urls: list[str], policy: str, vitals
                 await asyncio.sleep(LOOK_S)
                 continue
             step, name = awaited[0]
-            courier.fetch(run.checkpoints / name_of(step))
+            # A large one takes a while, in which this process has to beat.
+            await asyncio.to_thread(courier.fetch, run.checkpoints / name_of(step), READ)
             try:
                 adapter = read_adapter(run.checkpoints / name_of(step))
             except TallyError as damage:  # it has cost an evaluation, and must not cost the run
