@@ -1,4 +1,4 @@
-"""How the server listens: uvicorn, within the limits that it has, and one more."""
+"""How a server of ours listens: uvicorn, within the limits that it has, and two more."""
 
 import asyncio
 import resource
@@ -9,8 +9,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _CONNECTIONS = 8192
-"""At a time; one more is answered 503. More than the requests of all shares: each costs a file, 6 kB, and 35 kB while
-it waits for an answer."""
+"""At a time: more than the requests of all shares. Each costs a file, 6 kB, and 35 kB while it waits for an answer."""
 _HEAD_BYTES = 2**16
 """Of a request's line and headers. Only h11 has such a limit, and not the faster httptools."""
 _HEAD_LIMIT_S = 30.0
@@ -22,17 +21,22 @@ _UNREAD_LIMIT_MS = 60_000
 """After which the kernel breaks a connection whose client does not take what was sent."""
 
 
-def config(app: ASGIApp, *, stop_s: int) -> uvicorn.Config:
-    """Args: stop_s: that running requests get when the server ends."""
+def config(app: ASGIApp, *, stop_s: int, most: int = _CONNECTIONS) -> uvicorn.Config:
+    """
+    Args:
+        stop_s: that running requests get when the server ends.
+        most: connections at a time; further ones are closed.
+    """
     return uvicorn.Config(
         app,
         http=_Connection,
         ws="none",
         lifespan="off",
+        log_config=None,
         log_level="warning",
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=most + 1,  # `_Connection` keeps below it: uvicorn would answer everybody 503
         h11_max_incomplete_event_size=_HEAD_BYTES,
         timeout_keep_alive=_IDLE_LIMIT_S,
         timeout_graceful_shutdown=stop_s,
@@ -47,13 +51,18 @@ def prepare(listener: socket.socket) -> None:
 
 
 class _Connection(H11Protocol):
-    """uvicorn's, with a limit for the head of a request to come: it has one for idle connections alone."""
+    """uvicorn's, with a limit for the head of a request to come: it has one for idle connections alone. And with one
+    for all connections, beyond which new ones are closed, and those that are there are served."""
 
     _closing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._limit()
+        if self.limit_concurrency and len(self.connections) >= self.limit_concurrency:
+            self.connections.discard(self)
+            transport.close()
+        else:
+            self._limit()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

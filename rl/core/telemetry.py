@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PLACES = {"supervisor": 0, "collector": 1, "evaluator": 2, "learner": 10}
 """Of each process of a run, counted from the port of its supervisor; the ranks of the learner follow one another."""
+CONNECTIONS = 256
+"""At a time, to one process."""
 AGAIN_S = 1.0
 """Between two looks whether a port is free again."""
 logger = logging.getLogger(__name__)
@@ -173,6 +175,8 @@ def _app(vitals: Vitals, metrics: _Labelled, key: str | None) -> "ASGIApp":
 def _answer(app: "ASGIApp", host: str, port: int) -> None:
     import uvicorn
 
+    from rollout_server import connections
+
     waits = False
     while True:
         try:
@@ -183,7 +187,8 @@ def _answer(app: "ASGIApp", host: str, port: int) -> None:
                 logger.warning("waits for %s:%d to answer on: %s", host, port, _reason(error))
             waits = True
             time.sleep(AGAIN_S)
-    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")).run(sockets=[listener])
+    connections.prepare(listener)
+    uvicorn.Server(connections.config(app, stop_s=0, most=CONNECTIONS)).run(sockets=[listener])
 
 
 def _listener(host: str, port: int) -> socket.socket:

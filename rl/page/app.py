@@ -1,11 +1,9 @@
 """The page's application: its paths, and what is answered where something fails: a sentence, and never a trace."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
 
-import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -23,9 +21,6 @@ from rl.page.guard import Guard
 from rl.page.render import html
 from rl.page.views import Views
 from rollout_server.access import Gate, Named
-
-THREADS = 4
-"""Pages that are made at the same time: each may hold a few groups and an evaluation in memory."""
 
 
 class _RunName(Convertor[str]):
@@ -68,15 +63,8 @@ def create_app(board: Board, *, key: str | None, hosts: Collection[str] | None) 
     app = Starlette(
         routes=[*(Route(path, view, methods=["GET"]) for path, view in pages.items()), Mount("/static", static)],
         exception_handlers={TallyError: _said, HTTPException: _refused, Exception: _defect},
-        lifespan=_lifespan,
     )
     return Guard(Named(Gate(app, key=key), hosts=hosts))  # around all of it: what a defect is answered, too
-
-
-@asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    yield
 
 
 async def _health(request: Request) -> Response:

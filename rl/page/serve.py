@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
+import anyio.to_thread
 import uvicorn
 
 from rl.core.errors import UsageError
 from rl.page.app import create_app
 from rl.page.board import Board
 from rl.page.folder import Folder
+from rollout_server import connections
 from rollout_server.access import OWN_NAMES, AccessError, api_key, check_exposed
 
+THREADS = 4
+"""Pages that are made at the same time: each may hold a few groups and an evaluation in memory."""
+CONNECTIONS = 1024
+"""At a time, of which a browser has up to six."""
 STOP_S = 3
 """What answers get that are being made at the end."""
 
@@ -45,7 +51,8 @@ def serve(root: Path, host: str, port: int) -> None:
         at = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
         print(f"{root} is shown at {at} (Ctrl-C ends it)", flush=True)
         Thread(target=board.warm, name="warm", daemon=True).start()
-        config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=STOP_S)
+        connections.prepare(listener)
+        config = connections.config(app, stop_s=STOP_S, most=CONNECTIONS)
         asyncio.run(_until_told(_Server(config), listener))
 
 
@@ -53,6 +60,7 @@ async def _until_told(server: uvicorn.Server, listener: socket.socket) -> None:
     def stop() -> None:
         server.should_exit = True
 
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     await server.serve(sockets=[listener])

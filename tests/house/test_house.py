@@ -19,7 +19,7 @@ COMMANDS = [f"rl.{name}" for name in commands()] + ["rewards", "rewards.bench", 
 MAY_KNOW = {
     "rewards": "",
     "rollout_server": "",
-    "rl.core": "rewards rollout_server.schema rollout_server.access",
+    "rl.core": "rewards rollout_server.schema rollout_server.access rollout_server.connections",
     "rl.problems": "rewards rollout_server.schema rl.core",
     "rl.buffer": "rl.core",
     "rl.collect": "rewards rollout_server.schema rollout_server.access rl.core rl.problems rl.buffer",
@@ -28,8 +28,8 @@ MAY_KNOW = {
     "rl.study": "rl.core rl.evaluate",
     "rl.observe": "rewards rl.core rl.problems rl.buffer rl.evaluate rl.learner.checkpoint rl.study",
     "rl.present": "rewards rl.core rl.learner.rates rl.evaluate rl.study rl.observe",
-    "rl.page": "rewards rollout_server.access rl.core rl.problems.prompt rl.buffer rl.evaluate rl.study rl.observe "
-    "rl.present",
+    "rl.page": "rewards rollout_server.access rollout_server.connections rl.core rl.problems.prompt rl.buffer "
+    "rl.evaluate rl.study rl.observe rl.present",
     "rl.track": "rewards rl.core rl.buffer rl.evaluate rl.learner.checkpoint rl.study rl.observe",
     "rl.launch": "rewards rollout_server.access rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint "
     "rl.evaluate rl.study rl.observe rl.present rl.track",

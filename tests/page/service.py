@@ -34,8 +34,12 @@ class Service:
 
 
 @contextmanager
-def served(root: Path, *flags: str, **environment: str) -> Iterator[Service]:
-    """The page of a folder on a free port; it must end by itself when it is told to."""
+def served(root: Path, *flags: str, says: str = "", **environment: str) -> Iterator[Service]:
+    """The page of a folder on a free port; it must end by itself when it is told to.
+
+    Args:
+        says: on stderr, until then.
+    """
     command = [sys.executable, "-m", "rl.web", str(root), "--port", "0", *flags]
     env = {**{n: v for n, v in os.environ.items() if not n.startswith("TALLY_")}, **environment}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -50,7 +54,7 @@ def served(root: Path, *flags: str, **environment: str) -> Iterator[Service]:
         process.terminate()
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0
-        assert errors == ""
+        assert errors == says
     finally:
         process.kill()
         process.communicate()

@@ -70,6 +70,16 @@ def test_with_a_key_nobody_is_let_in_without_it(runs: Path) -> None:
         assert service.get("/live", headers={"Authorization": "Bearer a-key-of-ours"}).status_code == 200
 
 
+def test_before_the_key_is_asked_for_there_are_limits(runs: Path) -> None:
+    said = "Invalid HTTP request received.\n"
+    with served(runs, "--host", "0.0.0.0", says=said, TALLY_API_KEY="a-key-of-ours") as service:
+        host, _, port = service.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nX-Long: ".ljust(2**16 + 1, b"a"))
+            assert connection.makefile("rb").readline() == b"HTTP/1.1 400 Bad Request\r\n"
+        assert service.get("/health").status_code == 200
+
+
 # ---- what holds for every answer
 
 

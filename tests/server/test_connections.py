@@ -117,21 +117,24 @@ async def test_refusal_reaches_a_client_that_still_sends(listening, engine):
         assert (await client.get("/ready")).status_code == 200
 
 
-async def test_connections_beyond_all_measure_are_told(monkeypatch, engine, tmp_path):
-    monkeypatch.setattr(connections, "_CONNECTIONS", 3)
+async def test_connections_beyond_all_measure_are_closed_and_the_others_served(engine, tmp_path):
     app = create_app(engine, tmp_path)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(connections.config(app, stop_s=1))
+    server = uvicorn.Server(connections.config(app, stop_s=1, most=3))
     serving = asyncio.create_task(server.serve([listener]))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    idle = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
-    async with httpx.AsyncClient(base_url=url) as client:
-        assert (await client.get("/health")).status_code == 503
-        for _, writer in idle:
-            writer.close()
-            await writer.wait_closed()
-        while (await client.get("/health")).status_code != 200:
-            await asyncio.sleep(0.01)
+    (_, idle), *there = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await reader.read() == b""
+        writer.close()
+    idle.close()
+    while len(server.server_state.connections) == 3:
+        await asyncio.sleep(0.01)
+    there.append(await asyncio.open_connection(*listener.getsockname()))
+    for reader, writer in there:
+        writer.write(b"GET /health HTTP/1.1\r\nHost: server\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
     server.should_exit = True
     await serving
 

@@ -15,6 +15,7 @@ from rl.core.errors import UsageError
 from rl.core.processes import Child, Children
 from rl.core.rundir import RunDir
 from rl.core.telemetry import NO_PORTS, Ports, Vitals, serve
+from rollout_server import connections
 from tests.observe.recorded import new_run
 from tests.telemetry.conftest import ask, free_port, free_ports
 
@@ -117,6 +118,19 @@ def test_who_has_the_key_may_ask_and_health_is_for_all(
     assert ask(port, "/health")[0] == 200
     assert ask(port, "/metrics")[0] == ask(port, "/metrics", "another")[0] == 401
     assert ask(port, "/metrics", "secret-of-the-test")[0] == 200
+
+
+def test_before_the_key_is_asked_for_there_are_limits(
+    served: Callable[..., int], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_HEAD_LIMIT_S", 0.1)
+    port = served(Vitals())
+    until(lambda: ask(port, "/health")[0])
+    half = b"GET /metrics HTTP/1.1\r\nX-Long: "
+    for sent, answer in ((half, b""), (half.ljust(2**16 + 1, b"a"), b"HTTP/1.1 400 Bad Request\r\n")):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(sent)
+            assert connection.makefile("rb").readline() == answer
 
 
 def test_beyond_this_machine_nothing_is_served_without_a_key() -> None:
