@@ -87,9 +87,15 @@ def follow(url: str, suffix: str) -> str:
     old = schema_of(url)
     new = _aside_of(old, suffix)
     with _connected(url) as db:
-        _rename(db, old, new)
+        if db.scalar(_EXISTS, {"name": old}):  # else who made the run was killed at it
+            _rename(db, old, new)
         db.commit()
     return _in_schema(url, new)
+
+
+def database_of(url: str) -> str:
+    """The database of a ledger at this URL, as a user names it."""
+    return sa.make_url(url).difference_update_query(["options"]).render_as_string(hide_password=False)
 
 
 def drop_schema(url: str) -> None:

@@ -34,6 +34,7 @@ from rl.core.machine import provenance
 
 OTHER_VERSION = "read the run with the version of Tally that made it: its provenance.json names the commit"
 LOCK_LIMIT_S = 2.0
+DRAFT = ".part"
 SCRATCH = "TALLY_SCRATCH"
 """The environment's name for a scratch folder outside the run directory."""
 
@@ -100,29 +101,35 @@ class RunDir:
 
     @property
     def exists(self) -> bool:
-        """Whether something is there, even if it is no run."""
-        return self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir()))
+        """Whether something is there, even if it is no run; a draft of its first file is nothing."""
+        return self.root.exists() and (not self.root.is_dir() or any(f.suffix != DRAFT for f in self.root.iterdir()))
 
     def create(self, resolved: Resolved) -> None:
-        """Makes the directory, with its configuration and where it comes from.
+        """Makes the directory, with its configuration and where it comes from. The configuration is first: by that it
+        is known as a run's, though who makes it be killed.
 
         Raises:
             UsageError: it cannot be written.
         """
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.write_config(resolved)
             for folder in (self.checkpoints, self.evals, self.logs):
-                folder.mkdir(parents=True)
+                folder.mkdir()
         except OSError as error:
             fix = "take a --run-dir that you may write to"
             raise UsageError(f"cannot make the run directory {self.root}: {error.strerror}", fix=fix) from None
-        self.write_config(resolved)
         self.add_provenance()
 
     def add_provenance(self) -> None:
         """Appends where this launch comes from."""
         path = self.provenance_file
         launches = json.loads(path.read_text()) if path.exists() else []
-        path.write_text(json.dumps([*launches, provenance()], indent=2) + "\n")
+        _write(path, json.dumps([*launches, provenance()], indent=2) + "\n")
+
+    def begins(self, problems_sha256: str) -> None:
+        """It is whole: from now on who is killed goes on with it, and others take part."""
+        _write(self.problems_file, f"{problems_sha256}\n")
 
     def move_aside(self) -> "RunDir":
         """Renames the directory, so that another run may have its name; returns where it is now.
@@ -205,9 +212,7 @@ class RunDir:
 
     def write_config(self, resolved: Resolved) -> None:
         recorded = {"config": resolved.config.model_dump(mode="json"), "sources": resolved.sources}
-        draft = self.config_file.with_suffix(".part")
-        draft.write_text(json.dumps(recorded, indent=2) + "\n")
-        draft.replace(self.config_file)  # whoever reads it finds the old one or the new one
+        _write(self.config_file, json.dumps(recorded, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """What was logged; of the records of one kind, step and set only the last, as a resumed run repeats some.
@@ -252,6 +257,13 @@ def _whole_file(lock: int) -> bytes:
     resume away, and from any container of the machine: /proc/locks hides those of the others.
     """
     return struct.pack("hhqqi4x", lock, os.SEEK_SET, 0, 0, 0)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whoever reads it finds the old one or the new one, also after a kill."""
+    draft = path.with_suffix(DRAFT)
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _lock(file: BinaryIO) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rl.buffer.ledger import Buffer
 from rl.buffer.replay import Recording
-from rl.buffer.schema import check_database, follow, new_schema, url_of_environment
+from rl.buffer.schema import check_database, database_of, follow, new_schema, url_of_environment
 from rl.core import cli, rundir
 from rl.core.config import REPLAYABLE, RESUMABLE, TrainConfig
 from rl.core.dburl import URL_VARIABLE
@@ -51,18 +51,26 @@ def go_on(args: Namespace) -> Namespace:
     if args.run_dir is None or args.resume is not None:
         raise UsageError("--auto-resume goes on with the run in --run-dir", fix="name one, and no --resume")
     run = RunDir(args.run_dir)
-    if args.overwrite or not run.problems_file.exists():
+    if args.overwrite or not run.exists:
         return args
+    if not run.problems_file.exists():  # who began it was killed at that
+        return Namespace(**{**vars(args), "overwrite": True})
     values, sources = cli.given(args)
-    config, wanted = run.config(), cli.completed(values, sources).config
-    changes = {name: getattr(wanted, name) for name in values if getattr(wanted, name) != getattr(config, name)}
+    kept, wanted = _settings(run.config()), _settings(cli.completed(values, sources).config)
+    changes = {name: wanted[name] for name in values if wanted[name] != kept[name]}
     for name in changes:
         if name not in RESUMABLE:
             flag = f"--{name.replace('_', '-')}"
-            fix = f"take another --run-dir, or leave {flag} at {getattr(config, name)}"
-            raise UsageError(f"{run.root} was begun with {flag} {getattr(config, name)}, not {values[name]}", fix=fix)
-    kept = dict.fromkeys(TrainConfig.model_fields) | {name: values[name] for name in changes}
-    return Namespace(**{**vars(args), **kept, "config": None, "run_dir": None, "resume": run.root})
+            fix = f"take another --run-dir, or leave {flag} at {kept[name]}"
+            raise UsageError(f"{run.root} was begun with {flag} {kept[name]}, not {values[name]}", fix=fix)
+    given = dict.fromkeys(TrainConfig.model_fields) | {name: values[name] for name in changes}
+    return Namespace(**{**vars(args), **given, "config": None, "run_dir": None, "resume": run.root})
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """As a user names them, who knows the database of a ledger, and not its schema."""
+    url = config.buffer_url
+    return {name: getattr(config, name) for name in TrainConfig.model_fields} | {"buffer_url": url and database_of(url)}
 
 
 def _replay_of(recorded: RunDir, values: dict[str, Any], sources: dict[str, str]) -> cli.Resolved:
@@ -128,7 +136,6 @@ def created(
     with _ledger(config, run, overwrite) as url:
         config = config.model_copy(update={"buffer_url": url})
         run.create(cli.Resolved(config=config, sources=resolved.sources))
-    run.problems_file.write_text(fingerprint(config) + "\n")
     print("".join(f"{line}\n" for line in left_out), end="", flush=True)
     with run.locked():
         if recorded:
@@ -136,6 +143,7 @@ def created(
         else:
             with closing(Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size)) as buffer:
                 buffer.enter_problems(len(load_problems(config, "train")))
+        run.begins(fingerprint(config))
         yield run, config
 
 

@@ -1,9 +1,17 @@
 """What `rl.train --resume` may change of a run, and what it says of it."""
 
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from rl.core.config import TrainConfig
 from rl.core.errors import UsageError
 from rl.core.rundir import RunDir
 from rl.launch.begin import created, go_on, resolve, resumed
@@ -74,6 +82,64 @@ def test_auto_resume_begins_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
     assert (again.resume, again.run_dir, again.lr, again.steps) == (run.root, None, None, "40")
     with resumed(again) as (_, config):
         assert config.steps == 40
+
+
+@contextmanager
+def begun(words: list[str]) -> Iterator[tuple[RunDir, TrainConfig, bool]]:
+    """As `rl.train` does; with whether it went on with a run."""
+    args = go_on(_parser().parse_args(words))
+    resumes = args.resume is not None
+    with resumed(args) if resumes else created(resolve(args), args.run_dir, args.overwrite) as (run, config):
+        yield run, config, resumes
+
+
+def killed_at(moment: int, words: list[str], root: Path) -> bool:
+    """Begins a run in a process that is killed as it touches the run's directory for the nth time, in the middle of
+    that if it writes a file; whether it came so far."""
+
+    def kill(event: str, touched: tuple[object, ...]) -> None:
+        nonlocal moment
+        if any(str(root) in str(name) for name in touched):
+            moment -= 1
+            if moment == 0:
+                if event == "open" and "w" in str(touched[1]):
+                    Path(str(touched[0])).write_text("")
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def begin() -> None:
+        sys.addaudithook(kill)
+        with begun(words):
+            pass
+
+    process = multiprocessing.get_context("fork").Process(target=begin)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@pytest.mark.parametrize("database", [False, True], ids=["file", "postgresql"])
+def test_auto_resume_begins_anew_whenever_who_began_was_killed(
+    tmp_path: Path, database: bool, request: pytest.FixtureRequest
+) -> None:
+    flags = ["--buffer-url", str(request.getfixturevalue("database_url"))] if database else []
+    for moment in count(1):
+        root = tmp_path / f"run-{moment}"
+        words = ["--run-dir", str(root), "--auto-resume", *flags]
+        if not killed_at(moment, words, root):
+            break
+        with begun(words) as (run, _, _):
+            assert len(run.problems_file.read_text()) > 1
+        with begun(words) as (_, _, resumes):
+            assert resumes
+    assert moment > 5
+
+
+def test_auto_resume_takes_nothing_for_a_run_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError), begun(["--run-dir", str(tmp_path), "--auto-resume"]):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(
