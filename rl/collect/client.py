@@ -8,7 +8,7 @@ from typing import Self
 import httpx
 from pydantic import ValidationError
 
-from rl.core.errors import ServerError, UnavailableError, UnknownVersionError, UsageError
+from rl.core.errors import ServerError, UnavailableError, UnknownVersionError, UsageError, first_line
 from rollout_server.access import AccessError, api_key
 from rollout_server.schema import (
     HASH_HEADER,
@@ -52,10 +52,14 @@ class ServerClient:
 
     Raises:
         UsageError: the key cannot be read.
+        httpx.InvalidURL: nothing can have that address.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        port = httpx.URL(url).port or 0
+        if port not in range(2**16):  # which httpx notices only when it connects
+            raise httpx.InvalidURL(f"Invalid port: {port}")
         try:
             key = api_key()
         except AccessError as error:
@@ -73,16 +77,24 @@ class ServerClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Whatever is asked of it from now on, or still waits, is unavailable."""
         await self._http.aclose()
+
+    @property
+    def closed(self) -> bool:
+        return self._http.is_closed
 
     async def health(self) -> Health:
         """Of a server that speaks our wire, whether its engine serves or not."""
         answer = await self._request("GET", "/health", limit_s=SILENCE_LIMIT_S)
         try:
             health = Health.model_validate_json(answer.content)
-        except ValidationError:
+        except ValidationError as error:
             self._content(answer)
-            raise
+            raise ServerError(f"what answers at {self.url} is no rollout server: {first_line(error)}") from None
         if health.wire_schema != SCHEMA:
             message = f"the server at {self.url} speaks wire schema {health.wire_schema}, this client {SCHEMA}"
             raise ServerError(message, fix="run server and client from the same version of Tally")
@@ -198,6 +210,8 @@ class ServerClient:
         limit_s: float | None,
     ) -> httpx.Response:
         """Raises UnavailableError where there is none."""
+        if self.closed:
+            raise UnavailableError(f"the rollout server at {self.url} is asked no more")
         headers = {"content-type": "application/json"} | (headers or {})
         try:
             async with asyncio.timeout(limit_s):

@@ -6,10 +6,12 @@ Their addresses are given, or asked for again and again: then servers may join a
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import httpx
 
 from rl.buffer.roles import Roles
 from rl.collect.client import START_LIMIT_S, ServerClient
@@ -39,8 +41,8 @@ class _Server:
     """completions of ours under way"""
     away_since: float | None = None
     """the first failure since it last served"""
-    reason: str = ""
-    """of the newest failure"""
+    reason: str
+    """why it does not serve, as far as was heard last"""
     back: asyncio.Task[None] | None = None
     """done once it may be asked again"""
     held: set[tuple[str, int]] = field(default_factory=set)
@@ -51,27 +53,48 @@ class _Server:
     def there(self) -> bool:
         return self.back is None or self.back.done()
 
-    def left(self, error: UnavailableError) -> None:
-        self.reason = str(error)
+    def left(self, error: ServerError) -> None:
         self.held.clear()
         if self.away_since is None:
             self.away_since = asyncio.get_running_loop().time()
         if self.there:
-            logger.warning("the server at %s is away: %s", self.client.url, error, extra={"server": self.client.url})
-            self.back = asyncio.create_task(self._come_back())
+            self._tell(error)
+            self.expect()
 
-    async def _come_back(self) -> None:
-        """Returns once the engine serves, `AWAY_S` from now at the earliest."""
-        ready = False
-        while not ready:
+    def expect(self) -> None:
+        """It is asked nothing until it has been found to serve."""
+        self.back = asyncio.create_task(self._until_it_serves())
+
+    async def close(self) -> None:
+        if self.back:
+            self.back.cancel()
+        await self.client.close()
+
+    async def _until_it_serves(self) -> None:
+        """Returns once the engine serves, and serves us; `AWAY_S` from now at the earliest."""
+        while True:
             await asyncio.sleep(AWAY_S)
-            with suppress(ServerError):
-                ready = (await self.client.health()).status == "ready"
-        logger.info("the server at %s is back", self.client.url, extra={"server": self.client.url})
+            try:
+                if (await self.client.health()).status == "ready":
+                    await self.client.policies()  # which needs the server's key
+                    break
+            except UnavailableError as error:
+                self.reason = str(error)
+            except ServerError as error:
+                if str(error) != self.reason:
+                    self._tell(error)
+        logger.info("the server at %s serves", self.client.url, extra={"server": self.client.url})
+
+    def _tell(self, error: ServerError) -> None:
+        self.reason = str(error)
+        logger.warning("the server at %s is away: %s", self.client.url, error, extra={"server": self.client.url})
 
 
 class Servers:
     """Requests go to the least busy server that serves. Use it as an asynchronous context manager.
+
+    Where asking for them fails by a defect, the body is cancelled, and an `ExceptionGroup` raised: it would never hear
+    of another server.
 
     Args:
         urls: of the servers, or what is asked, in a thread, for those that there are now.
@@ -88,8 +111,11 @@ class Servers:
         self._urls, self._client = urls, client
         self._servers: list[_Server] = []
         self._away_limit_s = away_limit_s
+        self._gone: list[_Server] = []
+        """That are no servers of the run any more, and still have something of ours under way."""
+        self._no_addresses: set[str] = set()
         self._pinned: dict[tuple[str, int], bytes] = {}
-        self._open = AsyncExitStack()
+        self._tasks = asyncio.TaskGroup()
         self._following: asyncio.Task[None] | None = None
 
     @property
@@ -108,10 +134,11 @@ class Servers:
         metrics.SERVERS.labels("away").set_function(lambda: len(self._servers) - self.there)
 
     async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
         if callable(self._urls):
-            self._following = asyncio.create_task(self._follow(self._urls))
+            self._following = self._tasks.create_task(self._follow(self._urls))
         else:
-            await self._know(self._urls)
+            self._servers = [self._new(url) for url in self._urls]
         return self
 
     async def __aexit__(
@@ -119,10 +146,9 @@ class Servers:
     ) -> None:
         if self._following:
             self._following.cancel()
-        for server in self._servers:
-            if server.back:
-                server.back.cancel()
-        await self._open.aclose()
+        for server in [*self._servers, *self._gone]:
+            await server.close()
+        await self._tasks.__aexit__(None, None, None)
 
     async def _follow(self, urls: Callable[[], Sequence[str]]) -> None:
         while True:
@@ -134,10 +160,27 @@ class Servers:
         """These are the servers from now on; what others have under way ends by itself."""
         known = {server.client.url: server for server in self._servers}
         for url in urls:
-            if url not in known:
-                client = await self._open.enter_async_context(self._client(url))
-                known[url] = _Server(client=client)
-        self._servers = [known[url] for url in urls]
+            if url not in known and url not in self._no_addresses:
+                try:
+                    known[url] = self._new(url)
+                    known[url].expect()
+                except httpx.InvalidURL as error:
+                    self._no_addresses.add(url)
+                    logger.warning("no server can be at %s: %s", url, error, extra={"server": url})
+        self._gone += [server for server in self._servers if server.client.url not in urls]
+        self._servers = [known[url] for url in urls if url in known]
+        for server in [server for server in self._gone if not server.busy]:
+            self._gone.remove(server)
+            await server.close()
+
+    def _new(self, url: str) -> _Server:
+        return _Server(client=self._client(url), reason=f"the server at {url} does not serve yet")
+
+    def pass_over(self, client: ServerClient, error: ServerError) -> None:
+        """The server has refused who asked it directly: it is away until it serves us."""
+        for server in self._servers:
+            if server.client is client:
+                server.left(error)
 
     async def wait_ready(self, limit_s: float = START_LIMIT_S) -> Health:
         """The health of the first server whose engine serves: all serve the same model.

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from rl.core.processes import Child, Children
 from rl.launch.server import listen, url_of
+from rollout_server.access import KEY
 from rollout_server.engines.scripted import FACTS
 from rollout_server.schema import CONFIG_KEY
 
@@ -29,10 +30,14 @@ def adapter(value: float = 1.0) -> bytes:
 
 
 class ScriptedServer:
-    """A process on an address that outlives it, as a supervisor holds it."""
+    """A process on an address that outlives it, as a supervisor holds it.
 
-    def __init__(self, children: Children, log: Path) -> None:
-        self._children, self._log = children, log
+    Args:
+        key: that it wants.
+    """
+
+    def __init__(self, children: Children, log: Path, *, key: str = "") -> None:
+        self._children, self._log, self._key = children, log, key
         self._listener = listen(0)
         self.url = url_of(self._listener)
         self.start()
@@ -40,13 +45,16 @@ class ScriptedServer:
     def start(self) -> None:
         fd = self._listener.fileno()
         command = [sys.executable, "-m", "rollout_server", "--engine", "scripted", "--fd", str(fd)]
-        self.process = self._children.add(Child("server", command, self._log, {}, pass_fds=[fd]))
+        self.process = self._children.add(Child("server", command, self._log, {KEY: self._key}, pass_fds=[fd]))
 
     def kill(self) -> None:
         self.process.kill()
 
     def freeze(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Ends it; nothing listens at the address any more."""
@@ -55,9 +63,9 @@ class ScriptedServer:
 
 
 @contextmanager
-def scripted_servers(count: int, logs: Path) -> Iterator[list[ScriptedServer]]:
+def scripted_servers(count: int, logs: Path, *, key: str = "") -> Iterator[list[ScriptedServer]]:
     with Children() as children:
-        servers = [ScriptedServer(children, logs / f"server-{i}.log") for i in range(count)]
+        servers = [ScriptedServer(children, logs / f"server-{i}.log", key=key) for i in range(count)]
         yield servers
         for server in servers:
             server.close()

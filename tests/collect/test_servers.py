@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl.collect import client as client_module
+from rl.collect import servers as servers_module
 from rl.collect.client import ServerClient
 from rl.collect.servers import Servers
 from rl.core.errors import ServerError, UnavailableError, UnknownVersionError
@@ -149,3 +150,136 @@ def test_a_pinned_adapter_reaches_a_server_that_was_started_again(pair: list[Scr
         assert [answer.versions for answer in held] == [[], []]
 
     against(pair, use)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has joined, and who is back, is looked at often."""
+    monkeypatch.setattr(servers_module, "FOLLOW_S", 0.05)
+    monkeypatch.setattr(servers_module, "AWAY_S", 0.05)
+
+
+def following(joined: list[str], use: Callable[[Servers], Awaitable[object]]) -> None:
+    """Args: joined: the servers that there are; `use` may change it."""
+
+    async def run() -> None:
+        async with asyncio.timeout(60), Servers(lambda: list(joined)) as servers:
+            await use(servers)
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("wrong", ["http://host:80port", "http://[::1", "http://127.0.0.1:99999"])
+def test_what_is_no_address_hides_no_server_that_joins_later(
+    pair: list[ScriptedServer], caplog: pytest.LogCaptureFixture, wrong: str
+) -> None:
+    joined = [wrong]
+
+    async def use(servers: Servers) -> None:
+        await until(lambda: wrong in caplog.text)
+        joined.append(pair[0].url)
+        await servers.wait_ready()
+        assert await servers.generate(ASK)
+        joined.append(pair[1].url)
+        await until(lambda: len(servers.clients) == 2)
+
+    following(joined, use)
+    assert caplog.text.count(wrong) == 1
+
+
+@pytest.mark.usefixtures("often")
+def test_who_cannot_learn_of_servers_any_more_does_not_go_on() -> None:
+    def broken() -> list[str]:
+        raise ValueError("a defect")
+
+    async def run() -> None:
+        async with asyncio.timeout(60), Servers(broken) as servers:
+            await servers.wait_ready()
+
+    with pytest.raises(ExceptionGroup) as told:
+        asyncio.run(run())
+    assert told.group_contains(ValueError, match="a defect")
+
+
+@pytest.mark.usefixtures("often")
+def test_a_server_that_has_left_is_not_asked_any_more(pair: list[ScriptedServer]) -> None:
+    joined = [server.url for server in pair]
+
+    async def use(servers: Servers) -> None:
+        await until(lambda: servers.there == 2)
+        one, tasks = servers.clients[0], asyncio.all_tasks()
+        pair[0].close()
+        await asyncio.gather(*(servers.generate(ASK) for _ in range(4)))
+        assert servers.there == 1
+        joined.remove(pair[0].url)
+        await until(lambda: len(servers.clients) == 1 and one.closed)
+        await until(lambda: len(asyncio.all_tasks()) == len(tasks))
+        with pytest.raises(UnavailableError, match="is asked no more"):
+            await one.health()
+        assert await servers.generate(ASK)
+
+    following(joined, use)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_server_that_has_left_ends_what_it_has_under_way(pair: list[ScriptedServer]) -> None:
+    joined = [pair[0].url]
+
+    async def use(servers: Servers) -> None:
+        await until(lambda: servers.there == 1)
+        one = servers.clients[0]
+        pair[0].freeze()
+        under_way = asyncio.create_task(servers.generate(ASK))
+        joined[:] = [pair[1].url]
+        await until(lambda: servers.there == 1 and servers.clients[0].url == pair[1].url)
+        assert await servers.generate(ASK)
+        assert not one.closed
+        pair[0].thaw()
+        assert await under_way
+        await until(lambda: one.closed)
+
+    following(joined, use)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_server_that_joins_with_another_key_is_left_out(
+    pair: list[ScriptedServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with scripted_servers(1, tmp_path, key="another") as (locked,):
+        joined = [locked.url, pair[0].url]
+
+        async def use(servers: Servers) -> None:
+            await servers.wait_ready()
+            await asyncio.gather(*(servers.generate(ASK) for _ in range(8)))
+            await until(lambda: locked.url in caplog.text)
+            assert servers.there == 1
+
+        following(joined, use)
+    assert caplog.text.count("a key is needed") == 1
+
+
+@pytest.mark.usefixtures("often")
+def test_what_joins_and_is_no_rollout_server_is_left_out(
+    pair: list[ScriptedServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as web:
+            other = f"http://127.0.0.1:{web.sockets[0].getsockname()[1]}"
+            async with asyncio.timeout(60), Servers(lambda: [other, pair[0].url]) as servers:
+                await servers.wait_ready()
+                await asyncio.gather(*(servers.generate(ASK) for _ in range(8)))
+                await until(lambda: other in caplog.text)
+                assert servers.there == 1
+
+    asyncio.run(run())
