@@ -159,15 +159,25 @@ class Publisher:
         return any((v.policy, v.policy_version, v.sha256) == newest and v.accepted for v in held)
 
     async def _look(self) -> dict[ServerClient, list[AdapterReceipt]]:
-        """What each server holds, without those that are away, or load their model."""
+        """What each server holds, without those that are away, load their model, or want another key."""
         new = [client for client in self._servers.clients if client not in self._looks]
-        self._looks |= {client: asyncio.create_task(_held(client)) for client in new}
+        self._looks |= {client: asyncio.create_task(self._held(client)) for client in new}
         if new:
             await asyncio.wait([self._looks[client] for client in new], timeout=LOOK_LIMIT_S)
         answers = {
             client: self._looks.pop(client).result() for client in list(self._looks) if self._looks[client].done()
         }
         return {client: held for client, held in answers.items() if held is not None}
+
+    async def _held(self, client: ServerClient) -> list[AdapterReceipt] | None:
+        """None where the server is away, does not serve yet, or refuses us."""
+        try:
+            ready = (await client.health()).status == "ready"
+            return (await client.policies()).versions if ready else None
+        except ServerError as error:
+            if not isinstance(error, UnavailableError):
+                self._servers.pass_over(client, error)
+            return None
 
     async def _deliver(
         self, version: _Version, held: Mapping[ServerClient, Sequence[AdapterReceipt]]
@@ -286,15 +296,6 @@ class Publisher:
             f"the proof of its {part} failed: {reason}"
         )
         return PublishError(message, fix="see the server's log in logs/")
-
-
-async def _held(client: ServerClient) -> list[AdapterReceipt] | None:
-    """None where the server is away, or does not serve yet."""
-    try:
-        ready = (await client.health()).status == "ready"
-        return (await client.policies()).versions if ready else None
-    except UnavailableError:
-        return None
 
 
 def _batch(prompts: Sequence[list[int]], completions: Sequence[Sequence[Completion]]) -> MiniBatch:

@@ -2,6 +2,7 @@
 signals; the engine samples by peft."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from rl.learner import publish
 from rl.learner.policy import Policy
 from rl.learner.publish import Publisher
 from rollout_server.schema import GenerateRequest, GenerateResponse, Sampling
+from tests.collect.scripted import ScriptedServer, scripted_servers
 from tests.delivery.conftest import PeftServer
 from tests.delivery.published import PROMPTS, against, held, move, publisher, wait_ready
 
@@ -137,6 +139,26 @@ def test_a_publish_without_any_server_ends_with_the_reason(policy: Policy, monke
                 await publisher(servers, policy, "none").publish(1)
 
     asyncio.run(run())
+
+
+def test_a_server_that_wants_another_key_is_left_out_with_a_word(
+    pair: list[PeftServer], policy: Policy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(locked: ScriptedServer) -> None:
+        async with Servers([pair[0].url, locked.url]) as servers:
+            await wait_ready(servers.clients[0])
+            while (await servers.clients[1].health()).status != "ready":
+                await asyncio.sleep(0.05)
+            published = publisher(servers, policy, "keyless")
+            for version in (1, 2):
+                await published.publish(version)
+                await published.heal()
+            assert servers.there == 1
+
+    with scripted_servers(1, tmp_path, key="another") as (locked,):
+        asyncio.run(run(locked))
+        assert f"the server at {locked.url} is away" in caplog.text
+    assert caplog.text.count("a key is needed") == 1
 
 
 def test_a_server_of_an_earlier_launch_forgets_its_policies(pair: list[PeftServer], policy: Policy) -> None:
