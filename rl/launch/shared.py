@@ -8,6 +8,7 @@ from rl.core.config import TrainConfig
 from rl.core.machine import gpus
 from rl.core.processes import Child, Children
 from rl.core.pulse import Listener
+from rl.launch.crew import WRONG_INPUT
 from rl.launch.placement import SHARED, WHOLE
 from rl.launch.server import listen, start_server, url_of
 from rl.launch.workers import Accident, Worker
@@ -51,7 +52,8 @@ class SharedServer:
         self._log = sweep.logs / f"{self._name}.log"
         self._pulse = sweep.scratch / self._name
         self._listener: socket.socket = listen(0)
-        self._worker = Worker(self._name, self._start, [self._pulse], children, resume=resume)
+        again = WRONG_INPUT
+        self._worker = Worker(self._name, self._start, [self._pulse], children, resume=resume, reasons_again=again)
         self._heard = Listener(self._pulse)
         self._worker.begin()
 

@@ -30,9 +30,11 @@ def check(composed: Composed):
     composed.up()
     step = composed.wait_for_steps(10)
     yield f"up: trained to step {step}"
-    assert composed.page(key=False) == 401
-    assert composed.page(key=True) == 200
+    assert composed.page(key=False)[0] == 401
+    assert composed.page()[0] == 200
     yield "the page answers who has the key, and nobody else"
+    assert "not running" not in composed.page("/run/main")[1]
+    yield "it shows the run as one that is running"
     began = time.monotonic()
     codes = composed.stop()
     assert KILLED not in codes.values(), codes

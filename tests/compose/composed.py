@@ -108,17 +108,17 @@ class Composed:
         said = self._compose("exec", "-T", "page", "python", "-m", "rl.audit", "/runs/main").stdout
         return said.splitlines()[-1]
 
-    def page(self, *, key: bool) -> int:
-        """The status of the page's answer."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self._port}/")
+    def page(self, path: str = "/", *, key: bool = True) -> tuple[int, str]:
+        """The status of the page's answer, and the answer."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}")
         if key:
             secret = self._compose("exec", "-T", "page", "cat", "/key/api-key").stdout.strip()
             request.add_header("Authorization", f"Bearer {secret}")
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                return int(answer.status)
+                return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code
+            return error.code, error.read().decode()
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + LIMIT_S
