@@ -48,8 +48,12 @@ def check(composed: Composed):
     for service in SERVICES:
         composed.kill(service)
         yield f"killed: {service}; it is back and well, and the run is at step {composed.wait_for_steps(5)}"
+    composed.up(LR="1e-3")
+    assert composed.wait_for_end() == 0
+    assert "was begun with --lr 0.0005, not 1e-3" in composed.logs("learner")
+    yield "another rate for the same run: the learner says that it cannot be, and stays down"
     last = composed.steps() + 20
-    composed.up(STEPS=str(last))
+    composed.up(LR="", STEPS=str(last))
     assert composed.wait_for_end() == 0
     assert composed.steps() == last
     yield f"trained to its end, step {last}"

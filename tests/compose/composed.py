@@ -99,6 +99,11 @@ class Composed:
         self.wait(lambda: self._inspect("learner")["State"]["Status"] == "exited", "the end of the run")
         return int(self._inspect("learner")["State"]["ExitCode"])
 
+    def logs(self, service: str) -> str:
+        """What it has said since its container was made."""
+        done = self._compose("logs", "--no-log-prefix", service)
+        return done.stdout + done.stderr
+
     def audit(self) -> str:
         """Its last line.
 
