@@ -52,8 +52,9 @@ class SharedServer:
         self._log = sweep.logs / f"{self._name}.log"
         self._pulse = sweep.scratch / self._name
         self._listener: socket.socket = listen(0)
-        again = WRONG_INPUT
-        self._worker = Worker(self._name, self._start, [self._pulse], children, resume=resume, reasons_again=again)
+        self._worker = Worker(
+            self._name, self._start, [self._pulse], children, resume=resume, reasons_again=WRONG_INPUT
+        )
         self._heard = Listener(self._pulse)
         self._worker.begin()
 
