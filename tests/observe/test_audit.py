@@ -280,7 +280,7 @@ def test_compaction_frees_the_disk(cook: Callable[[str], RunDir]) -> None:
     run = cook("UPDATE payloads SET payload = randomblob(200000) WHERE id IN (3, 11)")
     compaction = compact(run.buffer_url)
     assert compaction.bytes_before > 400_000
-    assert compaction.bytes_after == Path(compaction.ledger).stat().st_size < 100_000
+    assert compaction.bytes_after == Path(compaction.ledger).stat().st_size < 200_000, "neither of the two is left"
 
 
 def test_compaction_is_refused_while_the_run_goes_on_or_does_not_balance(cook: Callable[[str], RunDir]) -> None:
