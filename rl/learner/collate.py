@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from rl.core.config import TrainConfig
 from rl.core.types import Group, Rollout
 from rl.learner.advantage import group_advantages
 from rl.learner.loss import token_weights
+
+SPREAD = 4
+"""Places that attention may compute for each token: those of a prompt it computes once for each of its samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +34,21 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniBatch:
-    """B samples; prompts padded on the left, completions on the right, so that all completions begin in one column.
+    """B samples as N tokens, without padding; a prompt that samples have in common is there once.
 
-    L is the width of prompt and completion together, T that of the completions.
+    L is the longest sample, T the longest completion; M counts the tokens of all completions, sample by sample.
     """
 
-    tokens_BL: Tensor
-    attention_BL: Tensor
-    positions_BL: Tensor
-    completion_BT: Tensor
+    tokens_N: Tensor
+    positions_N: Tensor
+    """of each token in its sample"""
+    rows_BL: Tensor
+    """which of the N each token of a sample is; padded on the right with any"""
+    places_N: Tensor
+    """a place of each of the N in the flattened `rows_BL`"""
+    before_M: Tensor
+    """the place in the flattened `rows_BL` that a completion's token follows"""
+    completion_M: Tensor
     mask_BT: Tensor
     """True at the completion's tokens"""
     sampler_logprobs_BT: Tensor
@@ -87,50 +97,75 @@ def staleness_of(rollout: Rollout, step: int) -> int:
 
 
 def shard(rows: Sequence[Row], rank: int, world: int) -> list[Row]:
-    """This rank's share: every world-th row in the order of length, so that ranks have about the same work.
+    """This rank's share: rows that follow one another, so that few prompts are computed by two ranks. All ranks have
+    the same number of tokens, up to one sample.
 
     A rank that would be left without any gets a row without a completion: it has no part in the loss, and the rank
     still takes part in the backward pass that the others wait for.
     """
-    share = sorted(rows, key=len, reverse=True)[rank::world]
+    ends = list(accumulate(map(len, rows)))
+    ranks = [(2 * end - len(row)) * world // (2 * ends[-1]) for row, end in zip(rows, ends, strict=True)]
+    share = [row for row, its in zip(rows, ranks, strict=True) if its == rank]
     return share or [replace(rows[0], completion_ids=[], sampler_logprobs=[])]
 
 
 def micro_batches(rows: Sequence[Row], micro_tokens: int) -> Iterator[MiniBatch]:
-    """Batches of at most `micro_tokens` tokens, padding counted; a longer row makes a batch of its own."""
+    """Batches of at most `micro_tokens` tokens, and `SPREAD` places for each; a longer row makes a batch of its own."""
     pending: list[Row] = []
-    for row in rows:
-        if pending and padded_tokens([*pending, row]) > micro_tokens:
-            yield pad(pending)
-            pending = []
+    tokens = longest = 0
+    for row in _by_length(rows):
+        shared = bool(pending) and pending[-1].prompt_ids == row.prompt_ids
+        tokens += len(row.completion_ids) if shared else len(row)
+        longest = max(longest, len(row))
+        if pending and (tokens > micro_tokens or (len(pending) + 1) * longest > SPREAD * micro_tokens):
+            yield pack(pending)
+            pending, tokens, longest = [], len(row), len(row)
         pending.append(row)
     if pending:
-        yield pad(pending)
+        yield pack(pending)
 
 
-def padded_tokens(rows: Sequence[Row]) -> int:
-    """Size of `pad(rows)`: prompts and completions are padded each to their own longest."""
-    return len(rows) * (max(len(row.prompt_ids) for row in rows) + max(len(row.completion_ids) for row in rows))
+def _by_length(rows: Sequence[Row]) -> list[Row]:
+    """Those of one prompt together, and prompts in the order of their longest sample, to which attention pads."""
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.prompt_ids)]
+    return [row for group in sorted(groups, key=lambda group: max(map(len, group))) for row in group]
 
 
-def pad(rows: Sequence[Row]) -> MiniBatch:
-    """Rows → tensors. Padding has token 0, log-probability 0 and no weight."""
-    left = max(len(row.prompt_ids) for row in rows)
-    right = max(len(row.completion_ids) for row in rows)
-    tokens_BL = torch.zeros(len(rows), left + right, dtype=torch.long)
-    attention_BL = torch.zeros_like(tokens_BL)
-    sampler_logprobs_BT = torch.zeros(len(rows), right)
+def pack(rows: Sequence[Row]) -> MiniBatch:
+    """Rows → tensors. Rows that follow one another share their prompt where they have the same."""
+    length = max(map(len, rows))
+    tokens: list[int] = []
+    positions: list[int] = []
+    places: list[int] = []
+    before: list[int] = []
+    rows_BL = torch.zeros(len(rows), length, dtype=torch.long)
+    prompt: range = range(0)
     for b, row in enumerate(rows):
-        begin, end = left - len(row.prompt_ids), left + len(row.completion_ids)
-        tokens_BL[b, begin:end] = torch.tensor(row.prompt_ids + row.completion_ids)
-        attention_BL[b, begin:end] = 1
-        sampler_logprobs_BT[b, : len(row.completion_ids)] = torch.tensor(row.sampler_logprobs)
+        here = range(b * length, b * length + len(row))
+        if b == 0 or row.prompt_ids != rows[b - 1].prompt_ids:
+            prompt = range(len(tokens), len(tokens) + len(row.prompt_ids))
+            tokens += row.prompt_ids
+            positions += range(len(prompt))
+            places += here[: len(prompt)]
+        rows_BL[b, : len(row)] = torch.tensor([*prompt, *range(len(tokens), len(tokens) + len(row.completion_ids))])
+        tokens += row.completion_ids
+        positions += range(len(prompt), len(row))
+        places += here[len(prompt) :]
+        before += here[len(prompt) - 1 : -1]
+    lengths_B = torch.tensor([len(row.completion_ids) for row in rows])
+    mask_BT = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+    sampler_logprobs_BT = torch.zeros(mask_BT.shape)
+    sampler_logprobs_BT.masked_scatter_(
+        mask_BT, torch.tensor([x for row in rows for x in row.sampler_logprobs], dtype=torch.float32)
+    )
     return MiniBatch(
-        tokens_BL=tokens_BL,
-        attention_BL=attention_BL,
-        positions_BL=(attention_BL.cumsum(1) - 1).clamp(min=0),
-        completion_BT=tokens_BL[:, left:],
-        mask_BT=attention_BL[:, left:].bool(),
+        tokens_N=torch.tensor(tokens),
+        positions_N=torch.tensor(positions),
+        rows_BL=rows_BL,
+        places_N=torch.tensor(places),
+        before_M=torch.tensor(before, dtype=torch.long),
+        completion_M=torch.tensor([token for row in rows for token in row.completion_ids], dtype=torch.long),
+        mask_BT=mask_BT,
         sampler_logprobs_BT=sampler_logprobs_BT,
         advantages_B=torch.tensor([row.advantage for row in rows]),
         token_weights_B=torch.tensor([row.token_weight for row in rows]),

@@ -7,18 +7,20 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError, first_line
 from rl.learner.collate import MiniBatch
 from rl.learner.full import make_full
+from rl.learner.packed import PACKED, SOFT_CAP, can_pack, frozen_logprobs
 from rl.problems.shapes import full_rank, lora_target_names, targeted
 from rollout_server.schema import CONFIG_KEY
 
 MICRO_TOKENS = 4096
 LOGITS_BYTES = 2**30
-"""What the float32 logits of one forward pass may take; its backward pass holds some four times that."""
+"""What the float32 logits of one forward pass may take where they are there all at once; its backward pass holds some
+four times that."""
 
 
 class Policy(nn.Module):
@@ -53,9 +55,13 @@ class Policy(nn.Module):
         if config.grad_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
-        vocabulary = base.config.get_text_config().vocab_size
-        self.micro_tokens = config.micro_tokens or min(MICRO_TOKENS, LOGITS_BYTES // (4 * vocabulary))
-        """Padded tokens in one forward pass: fewer than usual where the vocabulary is large."""
+        self.packs = config.attention == "auto" and can_pack(base)
+        if self.packs:
+            base.set_attn_implementation(PACKED)
+        elif config.attention == "auto" and getattr(base.config.get_text_config(), SOFT_CAP, None):
+            base.set_attn_implementation("eager")  # the others leave the cap out
+        self.micro_tokens = config.micro_tokens or (MICRO_TOKENS if self.packs else _that_fit(base))
+        """Tokens in one forward pass."""
         targeted(base, config.lora_target)  # whether they are there
         target = config.lora_target if config.lora_target == "all-linear" else lora_target_names(config.lora_target)
         full = config.tuning == "full"
@@ -71,17 +77,29 @@ class Policy(nn.Module):
 
     def forward(self, batch: MiniBatch) -> Tensor:
         """Log-probabilities [B, T] of the completions under the sampling distribution; padding has any value."""
-        length, width = batch.tokens_BL.shape[1], batch.completion_BT.shape[1]
         autocast = self.device.type == "cuda" and self.dtype == torch.bfloat16
         with torch.autocast("cuda", torch.bfloat16) if autocast else nullcontext():
-            logits_BTV = self.model(
-                input_ids=batch.tokens_BL,
-                attention_mask=batch.attention_BL,
-                position_ids=batch.positions_BL,
-                logits_to_keep=torch.arange(length - width - 1, length - 1, device=self.device),
-                use_cache=False,
-            ).logits
-        return token_logprobs(logits_BTV, batch.completion_BT, self._temperature)
+            logprobs_M = self._packed(batch) if self.packs else self._by_rows(batch)
+        return torch.zeros(batch.mask_BT.shape, device=self.device).masked_scatter(batch.mask_BT, logprobs_M)
+
+    def _packed(self, batch: MiniBatch) -> Tensor:
+        base = self.model.get_base_model()
+        hidden_1NH = base.get_decoder()(
+            input_ids=batch.tokens_N[None], position_ids=batch.positions_N[None], use_cache=False, pack=batch
+        ).last_hidden_state
+        hidden_MH = hidden_1NH[0].index_select(0, batch.rows_BL.flatten()[batch.before_M])
+        head = base.get_output_embeddings()
+        return frozen_logprobs(hidden_MH, head.weight, head.bias, batch.completion_M, self._temperature)
+
+    def _by_rows(self, batch: MiniBatch) -> Tensor:
+        """As the model itself computes it; causal attention keeps what is behind a sample in its row out of it."""
+        length = batch.rows_BL.shape[1]
+        logits_BLV = self.model(
+            input_ids=batch.tokens_N[batch.rows_BL],
+            position_ids=torch.arange(length, device=self.device).expand_as(batch.rows_BL),
+            use_cache=False,
+        ).logits
+        return token_logprobs(logits_BLV.flatten(0, 1)[batch.before_M], batch.completion_M, self._temperature)
 
     def adapter_off(self) -> AbstractContextManager[None]:
         """Inside, the policy is the base model: no second model is kept for the reference."""
@@ -111,13 +129,18 @@ class Policy(nn.Module):
         set_peft_model_state_dict(self.model, load(adapter))
 
 
-def token_logprobs(logits_BTV: Tensor, tokens_BT: Tensor, temperature: float) -> Tensor:
-    """log softmax(logits / temperature) at the tokens, [B, T], in float32.
+def token_logprobs(logits_MV: Tensor, tokens_M: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) at the tokens, [M], in float32.
 
     Example: logits (0, ln 3) at temperature 1 give the second token log(3/4) = −0.288.
     """
-    logits = logits_BTV.float() / temperature
-    return logits.gather(-1, tokens_BT[..., None])[..., 0] - logits.logsumexp(-1)
+    logits_MV = logits_MV.float() / temperature
+    return logits_MV.gather(1, tokens_M[:, None])[:, 0] - logits_MV.logsumexp(1)
+
+
+def _that_fit(base: PreTrainedModel) -> int:
+    vocabulary: int = base.config.get_text_config().vocab_size
+    return min(MICRO_TOKENS, LOGITS_BYTES // (4 * vocabulary))
 
 
 def base_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:

@@ -23,7 +23,7 @@ from torch import Tensor
 from rl.collect.client import ServerClient
 from rl.collect.servers import AWAY_LIMIT_S, AWAY_S, Servers
 from rl.core.errors import DivergedError, PublishError, ServerError, UnavailableError, UnknownVersionError
-from rl.learner.collate import MiniBatch, Row, pad
+from rl.learner.collate import MiniBatch, Row, pack
 from rl.learner.loss import mismatch_kl
 from rl.learner.policy import Policy
 from rollout_server.schema import AdapterReceipt, Completion, GenerateRequest, Sampling
@@ -145,7 +145,7 @@ class Publisher:
     def _check_finite(self, version: int) -> None:
         """On the canary's prompts, as the learner itself computes them."""
         halves = [(prompt[:1], prompt[1:]) for prompt in self._prompts]
-        batch = pad([_row(first, rest, [0.0] * len(rest)) for first, rest in halves]).to(self._policy.device)
+        batch = pack([_row(first, rest, [0.0] * len(rest)) for first, rest in halves]).to(self._policy.device)
         with torch.no_grad():
             logprobs = self._policy(batch)[batch.mask_BT]
         if not logprobs.isfinite().all():
@@ -299,7 +299,7 @@ class Publisher:
 
 
 def _batch(prompts: Sequence[list[int]], completions: Sequence[Sequence[Completion]]) -> MiniBatch:
-    return pad(
+    return pack(
         [_row(p, c.token_ids, c.logprobs) for p, siblings in zip(prompts, completions, strict=True) for c in siblings]
     )
 

@@ -8,7 +8,7 @@ import torch
 from rl.collect.client import ServerClient
 from rl.collect.servers import Servers
 from rl.core.errors import DivergedError, PublishError
-from rl.learner.collate import Row, pad
+from rl.learner.collate import Row, pack
 from rl.learner.policy import Policy
 from rl.problems.starter import STARTER_MODEL
 from rollout_server.schema import AdapterReceipt, GenerateRequest, GenerateResponse, Sampling
@@ -40,7 +40,7 @@ def test_server_and_learner_agree_on_the_newest_adapter_and_differ_from_the_base
                     token_weight=0,
                 )
                 with torch.no_grad():
-                    batch = pad([row])
+                    batch = pack([row])
                     gaps.append((policy(batch) - batch.sampler_logprobs_BT).abs().max())
                     with policy.adapter_off():
                         base_gaps.append((policy(batch) - batch.sampler_logprobs_BT).abs().mean())

@@ -8,7 +8,7 @@ import torch
 from rewards.verdict import Mark, Verdict
 from rl.core.config import TrainConfig
 from rl.core.types import Group, Problem, Rollout, Sample
-from rl.learner.collate import Row, pad
+from rl.learner.collate import Row, pack
 from rl.learner.policy import Policy
 
 
@@ -53,5 +53,5 @@ def _sampled(prompt_ids: list[int], sample: Sample, policy: Policy, rng: random.
         token_weight=0.0,
     )
     with torch.no_grad(), policy.adapter_off():
-        logprobs = [x + rng.gauss(0, 0.15) for x in policy(pad([row]))[0].tolist()]
+        logprobs = [x + rng.gauss(0, 0.15) for x in policy(pack([row]))[0].tolist()]
     return replace(sample, rollout=replace(sample.rollout, sampler_logprobs=logprobs))

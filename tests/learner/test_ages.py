@@ -13,7 +13,7 @@ import torch
 from rl.core.kinds import ImportanceMode, LossKind
 from rl.core.metrics import AGE
 from rl.learner.ages import AGES, age_classes
-from rl.learner.collate import pad, rows_of
+from rl.learner.collate import pack, rows_of
 from rl.learner.policy import Policy
 from rl.learner.step import Learner, StepStats
 from rl.problems.starter import STARTER_MODEL
@@ -35,7 +35,7 @@ def aged_step(**settings: Any) -> tuple[StepStats, dict[int, list[tuple[float, f
     tokens: dict[int, list[tuple[float, float]]] = {}
     for row in rows_of(groups, config, STEP):
         with torch.no_grad():
-            d_T = learner.policy(pad([row]))[0].double() - torch.tensor(row.sampler_logprobs, dtype=torch.float64)
+            d_T = learner.policy(pack([row]))[0].double() - torch.tensor(row.sampler_logprobs, dtype=torch.float64)
         tokens.setdefault(row.staleness, []).extend((d, row.advantage) for d in d_T.tolist())
     return learner.step(groups, STEP), tokens
 

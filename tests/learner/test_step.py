@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load, load_file
+from transformers import AutoModelForCausalLM
 
 from rl.core.config import TrainConfig
 from rl.core.errors import DivergedError, UsageError
 from rl.core.kinds import LossKind
-from rl.learner.collate import Row, micro_batches, pad, rows_of, shard
+from rl.learner.collate import SPREAD, Row, micro_batches, pack, rows_of, shard
 from rl.learner.loss import policy_loss
 from rl.learner.policy import Policy, token_logprobs
 from rl.learner.step import Learner
@@ -76,26 +77,29 @@ def test_padding_does_not_change_log_probabilities(policy: Policy) -> None:
     config = TrainConfig(batch=16)
     rows = rows_of(make_batch(config, policy), config, step=1)
     with torch.no_grad():
-        batch = pad(rows)
+        batch = pack(rows)
         together = policy(batch)
         for b, row in enumerate(rows):
-            alone = policy(pad([row]))[0]
+            alone = policy(pack([row]))[0]
             assert (together[b][batch.mask_BT[b]] - alone).abs().max() <= 1e-5
 
 
 def test_log_probabilities_are_those_of_a_plain_forward_pass() -> None:
     policy = Policy(str(STARTER_MODEL), TrainConfig(temperature=0.7), CPU)
     row = Row(prompt_ids=[5, 9, 4], completion_ids=[7, 8], sampler_logprobs=[0, 0], advantage=0, token_weight=0)
+    model = AutoModelForCausalLM.from_pretrained(str(STARTER_MODEL), dtype=torch.float32)
     with torch.no_grad():
-        logits = policy.model(input_ids=torch.tensor([[5, 9, 4, 7, 8]])).logits[0]
+        logits = model(input_ids=torch.tensor([[5, 9, 4, 7, 8]])).logits[0]
         expected = torch.log_softmax(logits / 0.7, -1)
-        assert policy(pad([row]))[0].tolist() == pytest.approx([float(expected[2, 7]), float(expected[3, 8])], abs=1e-5)
+        assert policy(pack([row]))[0].tolist() == pytest.approx(
+            [float(expected[2, 7]), float(expected[3, 8])], abs=1e-5
+        )
 
 
 def test_token_logprobs_by_hand() -> None:
-    logits = torch.tensor([[[0.0, 3.0]]]).log1p()  # log 1 and log 4
-    assert token_logprobs(logits, torch.tensor([[1]]), 1.0).item() == pytest.approx(-0.22314355)  # log 4/5
-    assert token_logprobs(logits, torch.tensor([[1]]), 0.5).item() == pytest.approx(-0.06062462)  # log 16/17
+    logits = torch.tensor([[0.0, 3.0]]).log1p()  # log 1 and log 4
+    assert token_logprobs(logits, torch.tensor([1]), 1.0).item() == pytest.approx(-0.22314355)  # log 4/5
+    assert token_logprobs(logits, torch.tensor([1]), 0.5).item() == pytest.approx(-0.06062462)  # log 16/17
 
 
 def test_shards_hold_every_row_once(policy: Policy) -> None:
@@ -108,8 +112,8 @@ def test_shards_hold_every_row_once(policy: Policy) -> None:
 def test_a_rank_without_a_sample_still_takes_part(policy: Policy) -> None:
     config = TrainConfig(batch=8)
     rows = rows_of(make_batch(config, policy), config, step=1)[:2]
-    (idle,) = shard(rows, 2, 3)
-    batch = pad([idle])
+    (idle,) = [row for rank in range(3) for row in shard(rows, rank, 3) if not row.completion_ids]
+    batch = pack([idle])
     loss = policy_loss(
         policy(batch),
         sampler_logprobs_BT=batch.sampler_logprobs_BT,
@@ -129,11 +133,12 @@ def test_micro_batches_keep_to_their_budget(policy: Policy) -> None:
     config = TrainConfig(batch=32)
     rows = rows_of(make_batch(config, policy), config, step=1)
     batches = list(micro_batches(rows, 100))
-    assert sum(len(b.tokens_BL) for b in batches) == len(rows)
-    assert all(b.tokens_BL.numel() <= 100 or len(b.tokens_BL) == 1 for b in batches)
-    long_prompt = replace(rows[0], prompt_ids=[5] * 50)
-    long_completion = replace(rows[0], completion_ids=[5] * 50, sampler_logprobs=[0.0] * 50)
-    assert [len(b.tokens_BL) for b in micro_batches([long_prompt, long_completion], 150)] == [1, 1]
+    assert sum(len(b.rows_BL) for b in batches) == len(rows)
+    assert all(len(b.tokens_N) <= 100 and b.rows_BL.numel() <= 100 * SPREAD for b in batches)
+    long = replace(rows[0], prompt_ids=[5] * 150)
+    assert [len(b.tokens_N) for b in micro_batches([long, rows[-1]], 100)] == [len(rows[-1]), len(long)]
+    siblings = [replace(long, completion_ids=[5], sampler_logprobs=[0.0])] * 8
+    assert [len(b.rows_BL) for b in micro_batches(siblings, 200)] == [5, 3], "attention takes each prompt again"
 
 
 def test_a_sample_the_verifier_could_not_mark_is_no_zero_reward(policy: Policy) -> None:
