@@ -60,7 +60,7 @@ class TrainConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the base weights, in server and learner; auto: float32 on CPU, bfloat16 on CUDA"""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """of the learner, as transformers names it; the server takes vLLM's best"""
+    """of the learner; auto: torch's, on packed samples; another: as transformers names it, on padded ones"""
 
     # ---- problems and rewards
     problems: str = STARTER
@@ -146,7 +146,7 @@ class TrainConfig(BaseModel):
     gpu_memory: float | None = Field(None, gt=0, lt=1)
     """share of a GPU's memory for its server (default: 0.9, and 0.45 where a learner has the rest)"""
     micro_tokens: PositiveInt | None = None
-    """padded tokens in one forward pass of one learner (default: 4096, or as many as have 1 GiB of logits)"""
+    """tokens in one forward pass of one learner (default: 4096; where it cannot pack, at most 1 GiB of logits)"""
     grad_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
 

@@ -106,14 +106,15 @@ def shard(rows: Sequence[Row], rank: int, world: int) -> list[Row]:
     ends = list(accumulate(map(len, rows)))
     ranks = [(2 * end - len(row)) * world // (2 * ends[-1]) for row, end in zip(rows, ends, strict=True)]
     share = [row for row, its in zip(rows, ranks, strict=True) if its == rank]
-    return share or [replace(rows[0], completion_ids=[], sampler_logprobs=[])]
+    return _by_length(share) or [replace(rows[0], completion_ids=[], sampler_logprobs=[])]
 
 
 def micro_batches(rows: Sequence[Row], micro_tokens: int) -> Iterator[MiniBatch]:
-    """Batches of at most `micro_tokens` tokens, and `SPREAD` places for each; a longer row makes a batch of its own."""
+    """Batches of at most `micro_tokens` tokens, and `SPREAD` places for each, of rows in this order; a longer row makes
+    a batch of its own."""
     pending: list[Row] = []
     tokens = longest = 0
-    for row in _by_length(rows):
+    for row in rows:
         shared = bool(pending) and pending[-1].prompt_ids == row.prompt_ids
         tokens += len(row.completion_ids) if shared else len(row)
         longest = max(longest, len(row))

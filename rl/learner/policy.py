@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rl.core.config import TrainConfig
 from rl.core.errors import UsageError, first_line
-from rl.learner.collate import MiniBatch
+from rl.learner.collate import SPREAD, MiniBatch
 from rl.learner.full import make_full
 from rl.learner.packed import PACKED, SOFT_CAP, can_pack, frozen_logprobs
 from rl.problems.shapes import full_rank, lora_target_names, targeted
@@ -76,7 +76,7 @@ class Policy(nn.Module):
         self.model.train()
 
     def forward(self, batch: MiniBatch) -> Tensor:
-        """Log-probabilities [B, T] of the completions under the sampling distribution; padding has any value."""
+        """Log-probabilities [B, T] of the completions under the sampling distribution; 0 where there is no token."""
         autocast = self.device.type == "cuda" and self.dtype == torch.bfloat16
         with torch.autocast("cuda", torch.bfloat16) if autocast else nullcontext():
             logprobs_M = self._packed(batch) if self.packs else self._by_rows(batch)
@@ -139,8 +139,9 @@ def token_logprobs(logits_MV: Tensor, tokens_M: Tensor, temperature: float) -> T
 
 
 def _that_fit(base: PreTrainedModel) -> int:
+    """Tokens whose rows have no more logits than may be there at once."""
     vocabulary: int = base.config.get_text_config().vocab_size
-    return min(MICRO_TOKENS, LOGITS_BYTES // (4 * vocabulary))
+    return min(MICRO_TOKENS, LOGITS_BYTES // (4 * vocabulary * SPREAD))
 
 
 def base_dtype(config: TrainConfig, device: torch.device) -> torch.dtype:

@@ -136,7 +136,7 @@ def test_micro_batches_keep_to_their_budget(policy: Policy) -> None:
     assert sum(len(b.rows_BL) for b in batches) == len(rows)
     assert all(len(b.tokens_N) <= 100 and b.rows_BL.numel() <= 100 * SPREAD for b in batches)
     long = replace(rows[0], prompt_ids=[5] * 150)
-    assert [len(b.tokens_N) for b in micro_batches([long, rows[-1]], 100)] == [len(rows[-1]), len(long)]
+    assert [len(b.tokens_N) for b in micro_batches([long, rows[-1]], 100)] == [len(long), len(rows[-1])]
     siblings = [replace(long, completion_ids=[5], sampler_logprobs=[0.0])] * 8
     assert [len(b.rows_BL) for b in micro_batches(siblings, 200)] == [5, 3], "attention takes each prompt again"
 
