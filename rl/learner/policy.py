@@ -129,13 +129,13 @@ class Policy(nn.Module):
         set_peft_model_state_dict(self.model, load(adapter))
 
 
-def token_logprobs(logits_MV: Tensor, tokens_M: Tensor, temperature: float) -> Tensor:
-    """log softmax(logits / temperature) at the tokens, [M], in float32.
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) at the tokens, in float32, for logits [..., V] and tokens [...].
 
     Example: logits (0, ln 3) at temperature 1 give the second token log(3/4) = −0.288.
     """
-    logits_MV = logits_MV.float() / temperature
-    return logits_MV.gather(1, tokens_M[:, None])[:, 0] - logits_MV.logsumexp(1)
+    logits = logits.float() / temperature
+    return logits.gather(-1, tokens[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def _that_fit(base: PreTrainedModel) -> int:
