@@ -42,6 +42,16 @@ UNKNOWN = ("unknown policy", "unknown version", "no accepted version")
 """Titles of the server's errors that a restart explains."""
 
 
+def parsed(url: str) -> httpx.URL:
+    """Raises:
+    httpx.InvalidURL: nothing can have that address.
+    """
+    address = httpx.URL(url)
+    if (address.port or 0) not in range(2**16):  # which httpx notices only when it connects
+        raise httpx.InvalidURL(f"Invalid port: {address.port}")
+    return address
+
+
 class ServerClient:
     """Asynchronous; use it as a context manager. It sends the key of this process's environment. A server that is full
     is asked again when it says. Every method raises
@@ -57,9 +67,7 @@ class ServerClient:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        port = httpx.URL(url).port or 0
-        if port not in range(2**16):  # which httpx notices only when it connects
-            raise httpx.InvalidURL(f"Invalid port: {port}")
+        parsed(url)
         try:
             key = api_key()
         except AccessError as error:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from rl.buffer.database import shown
 from rl.buffer.postgres import schema_of
 from rl.buffer.roles import Roles
+from rl.collect.client import parsed
 from rl.core.dburl import check_database_url
 from rl.core.errors import UsageError
 from rl.core.roles import Role
@@ -155,10 +156,10 @@ def reached(args: Namespace, run: RunDir) -> Iterator[Here]:
 
 def _check_url(url: str) -> None:
     try:
-        parsed = httpx.URL(url)
+        address = parsed(url)
     except httpx.InvalidURL as error:
         raise UsageError(f"--url {url}: {error}", fix=URL_FIX) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if address.scheme not in ("http", "https") or not address.host:
         raise UsageError(f"--url {url} is no address of a server", fix=URL_FIX)
 
 

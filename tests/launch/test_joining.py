@@ -26,7 +26,9 @@ def test_what_names_no_run_is_refused(url: str, message: str) -> None:
     assert "secret" not in f"{told.value} {told.value.fix}"
 
 
-@pytest.mark.parametrize("url", ["http://host:80port", "http://[::1", "server:8000", "https://", "host"])
+@pytest.mark.parametrize(
+    "url", ["http://host:80port", "http://host:99999", "http://[::1", "server:8000", "https://", "host"]
+)
 def test_an_address_at_which_no_server_is_reached_is_refused(url: str, tmp_path: Path) -> None:
     args = _parser().parse_args(["server", "run", "--url", url])
     with pytest.raises(UsageError, match="--url") as told, reached(args, new_run(tmp_path / "run")):
