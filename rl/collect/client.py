@@ -2,9 +2,13 @@
 
 import asyncio
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import aiohttp
 import httpx
 from pydantic import ValidationError
 
@@ -52,6 +56,15 @@ def parsed(url: str) -> httpx.URL:
     return address
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    asked: str
+    """Like ``GET /health``."""
+
+
 class ServerClient:
     """Asynchronous; use it as a context manager. It sends the key of this process's environment. A server that is full
     is asked again when it says. Every method raises
@@ -72,10 +85,9 @@ class ServerClient:
             key = api_key()
         except AccessError as error:
             raise UsageError(str(error), fix=error.fix) from None
-        # idle connections are dropped before the server does it: it may do so while a request is sent
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=None, limits=limits, trust_env=False)
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._http: aiohttp.ClientSession | None = None
+        self.closed = False
         self._waiting = 0
         self._silence: asyncio.Task[None] | None = None
 
@@ -89,11 +101,9 @@ class ServerClient:
 
     async def close(self) -> None:
         """Whatever is asked of it from now on, or still waits, is unavailable."""
-        await self._http.aclose()
-
-    @property
-    def closed(self) -> bool:
-        return self._http.is_closed
+        self.closed = True
+        if self._http:
+            await self._http.close()
 
     async def health(self) -> Health:
         """Of a server that speaks our wire, whether its engine serves or not."""
@@ -158,10 +168,7 @@ class ServerClient:
 
     async def put_adapter(self, policy: str, version: int, adapter: bytes) -> AdapterReceipt:
         """Uploads an adapter as a candidate: it serves only requests that name its version."""
-        headers = {
-            HASH_HEADER: hashlib.sha256(adapter).hexdigest(),
-            "content-type": "application/octet-stream",
-        }
+        headers = {HASH_HEADER: hashlib.sha256(adapter).hexdigest(), "content-type": "application/octet-stream"}
         answer = await self._call("PUT", f"/v1/policies/{policy}/{version}", adapter, headers, limit_s=PUT_LIMIT_S)
         return AdapterReceipt.model_validate_json(answer)
 
@@ -216,41 +223,55 @@ class ServerClient:
         headers: dict[str, str] | None = None,
         *,
         limit_s: float | None,
-    ) -> httpx.Response:
+    ) -> _Answer:
         """Raises UnavailableError where there is none."""
-        if self.closed:
-            raise UnavailableError(f"the rollout server at {self.url} is asked no more")
-        headers = {"content-type": "application/json"} | (headers or {})
         try:
             async with asyncio.timeout(limit_s):
-                while (
-                    answer := await self._http.request(method, path, content=content, headers=headers)
-                ).status_code == TOO_MANY:
+                while (answer := await self._ask(method, path, content, headers)).status == TOO_MANY:
                     await asyncio.sleep(_retry_after_s(answer))
                 return answer
         except TimeoutError:
             message = f"the rollout server at {self.url} did not answer {method} {path} within {limit_s} s"
             raise UnavailableError(message) from None
-        except httpx.TransportError as error:
+        except aiohttp.ClientError as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"no answer from the rollout server at {self.url}: {reason}") from error
 
-    def _content(self, answer: httpx.Response) -> bytes:
+    async def _ask(
+        self, method: str, path: str, content: bytes | str | None, headers: Mapping[str, str] | None
+    ) -> _Answer:
+        if self.closed:
+            raise UnavailableError(f"the rollout server at {self.url} is asked no more")
+        if self._http is None:
+            # As many connections as there are requests; idle ones are dropped before the server does it, who may do so
+            # while a request is sent. httpx looks at all connections for each request: half the collector's time.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
+            limits, no_cookies = aiohttp.ClientTimeout(total=None), aiohttp.DummyCookieJar()
+            self._http = aiohttp.ClientSession(connector=connector, timeout=limits, cookie_jar=no_cookies)
+        async with self._http.request(
+            method,
+            self.url.rstrip("/") + path,
+            data=content,
+            headers={**self._headers, **(headers or {})},
+            allow_redirects=False,
+        ) as answer:
+            return _Answer(answer.status, answer.headers, await answer.read(), asked=f"{method} {path}")
+
+    def _content(self, answer: _Answer) -> bytes:
         """Raises ServerError, or the kind of it, for a refusal."""
-        if answer.is_success:
+        if 200 <= answer.status < 300:
             return answer.content
         try:
-            body = answer.json()
+            body = json.loads(answer.content)
             title, message, fix = str(body["title"]), f"{body['title']}: {body['detail']}", str(body["fix"])
         except (ValueError, KeyError, TypeError):
-            title, message, fix = "", answer.text[:500], ""
-        unavailable = UnavailableError if answer.status_code in NOT_NOW else ServerError
+            title, message, fix = "", answer.content.decode(errors="replace")[:500], ""
+        unavailable = UnavailableError if answer.status in NOT_NOW else ServerError
         kind = UnknownVersionError if title in UNKNOWN else unavailable
-        asked = f"{answer.request.method} {answer.request.url.path}"
-        raise kind(f"{self.url}: {asked} was refused ({answer.status_code}): {message}", fix=fix)
+        raise kind(f"{self.url}: {answer.asked} was refused ({answer.status}): {message}", fix=fix)
 
 
-def _retry_after_s(answer: httpx.Response) -> float:
+def _retry_after_s(answer: _Answer) -> float:
     """What a server that is full asks to wait; a second where it does not say, or says a date."""
     said = answer.headers.get("retry-after", "")
     return float(said) if said.isdecimal() else 1.0

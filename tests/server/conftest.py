@@ -1,5 +1,6 @@
 """Adapters as bytes and servers as processes, for the tests of the rollout server."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -13,8 +14,10 @@ from contextlib import asynccontextmanager, contextmanager
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from safetensors.numpy import save as save_arrays
 
+from rollout_server import connections
 from rollout_server.access import KEY
 from rollout_server.app import create_app
 from rollout_server.engines.scripted import FACTS, ScriptedEngine
@@ -36,6 +39,25 @@ def client_of():
             yield client
 
     return client_of
+
+
+@pytest.fixture(scope="session")
+def listening_with():
+    """Has an application answer as our servers do, in this process; gives its address."""
+
+    @asynccontextmanager
+    async def listening_with(app):
+        listener = socket.create_server(("127.0.0.1", 0))
+        connections.prepare(listener)
+        server = uvicorn.Server(connections.config(app, stop_s=1))
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await serving
+
+    return listening_with
 
 
 @pytest.fixture

@@ -22,18 +22,10 @@ BODY = json.dumps({"prompts": [[1, 2]], "sampling": {"max_tokens": 4}}).encode()
 
 
 @pytest.fixture
-async def listening(engine, tmp_path):
+async def listening(engine, tmp_path, listening_with):
     """The port of a server that listens as ours does."""
-    app = create_app(engine, tmp_path, guests=1)
-    listener = socket.create_server(("127.0.0.1", 0))
-    connections.prepare(listener)
-    server = uvicorn.Server(connections.config(app, stop_s=1))
-    serving = asyncio.create_task(server.serve([listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    await serving
+    async with listening_with(create_app(engine, tmp_path, guests=1)) as url:
+        yield httpx.URL(url).port
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ def test_each_token_gets_its_own_adapters_part(adapters: list[int], outputs: lis
     import torch
     from vllm.lora.layers.utils import LoRAMapping
 
-    from rollout_server.engines.vllm_lora import BlockedLora
+    from rollout_server.engines.vllm_lora import SortedLora
 
     draw = torch.Generator().manual_seed(0)
     slots, rank, inputs = 4, 3, 10
@@ -25,7 +25,7 @@ def test_each_token_gets_its_own_adapters_part(adapters: list[int], outputs: lis
         if adapter:
             parts = [0.5 * b[i][adapter - 1, 0] @ (a[i][adapter - 1, 0] @ x[row]) for i in range(len(outputs))]
             expected[row] += torch.cat(parts)
-    wrapper = BlockedLora(64, 8, "cpu", max_loras=slots)
+    wrapper = SortedLora(64, 8, "cpu", max_loras=slots)
     mapping = LoRAMapping(tuple(adapters), tuple(adapters), is_prefill=True)
     wrapper.update_metadata(mapping, [1, 2, 3, 4], slots, 100)
     wrapper.add_lora_linear(y, x, tuple(a), tuple(b), 0.5, tuple(outputs))

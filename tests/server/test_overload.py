@@ -4,9 +4,8 @@ import asyncio
 import tracemalloc
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
-import uvicorn
+from starlette.responses import JSONResponse, Response
 
 from rl.collect.client import PULSE_S, ServerClient
 from rl.collect.servers import Servers
@@ -323,7 +322,7 @@ async def test_wrong_body_costs_little_more_than_its_bytes(client, path, body):
     assert peak < 60 * len(body) + 2**22
 
 
-async def test_client_of_a_full_server_waits_as_long_as_it_says(tmp_path, monkeypatch):
+async def test_client_of_a_full_server_waits_as_long_as_it_says(tmp_path, listening_with, monkeypatch):
     """Whose requests are neither lost nor counted as failures."""
     monkeypatch.setattr(app_module, "wire_share", lambda: Share("wire", requests=1))
     engine = ScriptedEngine()
@@ -341,38 +340,32 @@ async def test_client_of_a_full_server_waits_as_long_as_it_says(tmp_path, monkey
 
         await app(scope, receive, sending)
 
-    server = uvicorn.Server(uvicorn.Config(watched, port=0, lifespan="off", log_level="warning"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
     engine.gate.clear()
     request = GenerateRequest(prompts=[[1, 2]], n=2, sampling=Sampling(max_tokens=4))
-    async with Servers([f"http://127.0.0.1:{port}"], away_limit_s=0) as servers:
+    async with listening_with(watched) as url, Servers([url], away_limit_s=0) as servers:
         answers = await asyncio.gather(*(servers.generate(request) for _ in range(3)))
     assert len(answers) == 3
     assert [status for status, _ in told].count(200) == 3
     refused = [seconds for status, seconds in told if status == 429]
     assert len(refused) >= 3
     assert None not in refused
-    server.should_exit = True
-    await serving
 
 
 @pytest.mark.parametrize(("said", "seconds"), [({"retry-after": "0"}, 0), ({}, 1), ({"retry-after": "Sun, 1"}, 1)])
-async def test_client_that_is_not_told_when_asks_after_a_second(said, seconds, monkeypatch):
+async def test_client_that_is_not_told_when_asks_after_a_second(said, seconds, listening_with, monkeypatch):
     waits, sleep = [], asyncio.sleep
 
     async def sleep_unless_full(wait_s):
-        if wait_s == PULSE_S:  # the other thing that this client does
-            await sleep(wait_s)
+        if wait_s in (PULSE_S, 0.1):  # the other thing that this client does, and what uvicorn does
+            return await sleep(wait_s)
         waits.append(wait_s)
 
-    answers = [httpx.Response(429, headers=said), httpx.Response(200, json={"versions": []})]
-    async with ServerClient("http://server") as client:
-        client._http = httpx.AsyncClient(
-            transport=httpx.MockTransport(lambda _: answers.pop(0)), base_url="http://server"
-        )
+    answers = [Response(status_code=429, headers=said), JSONResponse({"versions": []})]
+
+    async def full_at_first(scope, receive, send):
+        await answers.pop(0)(scope, receive, send)
+
+    async with listening_with(full_at_first) as url, ServerClient(url) as client:
         monkeypatch.setattr("rl.collect.client.asyncio.sleep", sleep_unless_full)
         assert (await client.policies()).versions == []
     assert waits == [seconds]

@@ -93,10 +93,9 @@ async def test_engine_that_takes_no_step_is_not_healthy_until_it_does(engine, he
 
 
 @pytest.mark.anyio
-async def test_clients_are_told_that_the_engine_has_failed(client, engine):
+async def test_clients_are_told_that_the_engine_has_failed(app, engine, listening_with):
     engine.fail("out of memory")
-    async with ServerClient("http://server") as own:
-        own._http = client
+    async with listening_with(app) as url, ServerClient(url) as own:
         assert (await own.health()).detail == "out of memory"
 
 
