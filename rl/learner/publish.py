@@ -32,10 +32,11 @@ LAUNCH = re.compile(r"(?P<run>.+)-(?P<launch>\d+)")
 """A policy's name: `run-<hex>-<n>` of the n-th learner that a supervisor has started."""
 LOOK_LIMIT_S = 2.0
 """What a server gets to say what it holds; a later answer is read at the next look."""
-CANARY_TOKENS = 8
-CANARY_SAMPLES = 4
+CANARY_TOKENS = 4
+"""Of each completion: the learner waits for so many of the engine's steps."""
+CANARY_SAMPLES = 2
 CANARY_LIMIT_S = 300.0
-"""It queues behind the run's own requests; a server whose engine hangs is left out."""
+"""A server whose engine hangs is left out."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest mean |logprob difference| of the canary's tokens between server and learner. What they differ by on the base
 model is measured at the first publish, and narrows this further: in float32 it is 1e-6, in bfloat16 some 1e-2."""

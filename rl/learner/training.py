@@ -28,7 +28,7 @@ from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
 
 logger = logging.getLogger(__name__)
-CANARY_PROMPTS = 2
+CANARY_PROMPTS = 8
 LOOK_S = 0.01
 HEAL_S = 1.0
 """Between two looks, while the learner waits, whether a server has come back."""

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     Command = Callable[[LLMEngine], object]
     Outputs = asyncio.Queue[RequestOutput | Exception]
 
-_WIRE, _GUESTS = 0, 1
-"""vLLM's priorities: the run's own completions begin before those of OpenAI's clients."""
+_GUESTS = 2**30
+"""vLLM's priority of OpenAI's clients, whose completions begin after all of the run's. Of these the shortest begin
+first: a canary, which the learner waits for, has a few tokens, and would stand behind a whole buffer."""
 _REASON_CHARS = 200
 """Of what went wrong in the engine, in the server's last line; its log has the rest."""
 
@@ -95,7 +96,7 @@ class VllmEngine:
         )
         version = adapter.version if adapter else None
         completions: list[list[Completion]] = [[]] * len(request.prompts)
-        async with aclosing(self._sample(request.prompts, params, adapter, _WIRE)) as outputs:
+        async with aclosing(self._sample(request.prompts, params, adapter, params.max_tokens)) as outputs:
             async for prompt, output in outputs:
                 completions[prompt] = [_completion(completion, version) for completion in output.outputs]
         return completions
