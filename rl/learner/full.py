@@ -12,8 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-ADAPTER = "default"
-"""peft's name for the one adapter of a model."""
+from rl.learner.lora import ADAPTER
 
 
 def make_full(model: nn.Module) -> None:
