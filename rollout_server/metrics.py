@@ -17,6 +17,7 @@ COMPLETION_TOKENS = Counter("tally_server_completion_tokens", "Tokens that were 
 HERE = Gauge("tally_server_requests_here", "Requests that are being answered", ["by"])
 SAMPLING = Gauge("tally_server_completions_sampling", "Completions that the engine has", ["by"])
 WAITING = Gauge("tally_server_completions_waiting", "Completions that wait for their turn", ["by"])
+SAMPLED = Gauge("tally_server_sampled_seconds", "Time in which the engine had completions", ["by"])
 ADAPTERS = Gauge("tally_server_adapters", "Versions of policies that are served")
 LOADING = Histogram("tally_server_adapter_load_seconds", "Time to check an adapter and load it")
 READY = Gauge("tally_server_ready", "Whether the engine serves")
@@ -26,6 +27,7 @@ def watch(share: Share) -> None:
     """Shows from now on what the share's clients hold."""
     HERE.labels(share.name).set_function(lambda: share.here)
     SAMPLING.labels(share.name).set_function(lambda: share.sampling)
+    SAMPLED.labels(share.name).set_function(lambda: share.sampled_s)
     WAITING.labels(share.name).set_function(lambda: share.waiting)
 
 

@@ -58,6 +58,7 @@ class Share:
         self._adapters, self._patience_s = adapters, patience_s
         self._held_bytes = 0
         self._turns: deque[_Turn] = deque()
+        self._sampled_s, self._counted = 0.0, monotonic()
         self._users: Counter[int] = Counter()
         """Requests that are sampled, by their adapter."""
         self._ends = deque([monotonic()], maxlen=_RECENT)
@@ -67,6 +68,11 @@ class Share:
     def waiting(self) -> int:
         """Completions whose turn has not come."""
         return sum(turn.completions for turn in self._turns)
+
+    @property
+    def sampled_s(self) -> float:
+        """Seconds in which something was sampled; in the others nothing was asked for."""
+        return self._sampled_s + (monotonic() - self._counted if self.sampling else 0.0)
 
     @contextmanager
     def enter(self) -> Iterator[Callable[[int], None]]:
@@ -128,6 +134,7 @@ class Share:
         return self.sampling + turn.completions <= self._completions() and len(adapters) <= self._adapters()
 
     def _count(self, turn: _Turn, by: int) -> None:
+        self._sampled_s, self._counted = self.sampled_s, monotonic()
         self.sampling += by * turn.completions
         if turn.adapter is not None:
             self._users[turn.adapter] += by

@@ -146,8 +146,8 @@ class TrainConfig(BaseModel):
     gpu_memory: float | None = Field(None, gt=0, lt=1)
     """share of a GPU's memory for its server (default: 0.9, and 0.45 where a learner has the rest)"""
     micro_tokens: PositiveInt | None = None
-    """tokens in one forward pass of one learner (default: 1024 on CPU, 4096 on a GPU; where it cannot pack, no more than
-    1 GiB of logits)"""
+    """tokens in one forward pass of one learner (default: 1024 on CPU, 4096 on a GPU; where it cannot pack, at most 1
+    GiB of logits)"""
     grad_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
 

@@ -184,4 +184,5 @@ class Crew:
             gpu_memory=self._placement.memory(number),
             name=name,
             pulse=pulse_file(self._run, name),
+            watched=self._ports.first is not None,
         )

@@ -181,7 +181,7 @@ class Joined:
     def _start_server(self) -> Child:
         assert self._here.listener
         log, pulse = self._run.logs / "server.log", pulse_file(self._run, "server")
-        return start_server(self._config, self._here.listener, log, environment(self._run), pulse=pulse)
+        return start_server(self._config, self._here.listener, log, environment(self._run), pulse=pulse, watched=True)
 
 
 def _free_port(address: str) -> int:

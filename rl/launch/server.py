@@ -88,6 +88,7 @@ def start_server(
     policies: int = 1,
     name: str = "server",
     pulse: Path | None = None,
+    watched: bool = False,
 ) -> Child:
     """A server of the configuration's model that answers on `listener`; it loads the model while it answers `/health`.
 
@@ -96,6 +97,7 @@ def start_server(
         max_lora_rank: highest rank of an adapter; None is that of the configuration's.
         policies: that are trained at the same time.
         pulse: what it touches each second while it answers.
+        watched: whether somebody asks what its engine does, which has its price.
     """
     command = [sys.executable, "-m", "rollout_server", "--fd", str(listener.fileno())]
     folder = Path(config.model)
@@ -106,4 +108,5 @@ def start_server(
     command += ["--max-loras", str(LORAS_A_POLICY * policies)]
     command += ["--gpu-memory", str(gpu_memory or config.gpu_memory or WHOLE)]
     command += ["--pulse", str(pulse.absolute())] if pulse else []
+    command += [] if watched else ["--no-engine-metrics"]
     return Child(name, command, log, env, pass_fds=[listener.fileno()])

@@ -81,22 +81,10 @@ class VllmEngine:
         self._commands.put(None)
 
     async def generate(self, request: GenerateRequest, adapter: Adapter | None) -> list[list[Completion]]:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            n=request.n,
-            temperature=request.sampling.temperature,
-            max_tokens=request.sampling.max_tokens,
-            stop_token_ids=request.sampling.stop_token_ids,
-            logprobs=0,  # of the sampled token alone
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,  # the default costs eight times the throughput
-        )
+        params = token_params(request)
         version = adapter.version if adapter else None
         completions: list[list[Completion]] = [[]] * len(request.prompts)
-        async with aclosing(self._sample(request.prompts, params, adapter, params.max_tokens)) as outputs:
+        async with aclosing(self._sample(request.prompts, params, adapter, request.sampling.max_tokens)) as outputs:
             async for prompt, output in outputs:
                 completions[prompt] = [_completion(completion, version) for completion in output.outputs]
         return completions
@@ -243,6 +231,23 @@ class VllmEngine:
         for arrived in self._running.values():
             arrived.put_nowait(error)
         _settle(self._ended)
+
+
+def token_params(request: GenerateRequest) -> "SamplingParams":
+    """Of requests of tokens, which are answered by tokens."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=request.n,
+        temperature=request.sampling.temperature,
+        max_tokens=request.sampling.max_tokens,
+        stop_token_ids=request.sampling.stop_token_ids,
+        logprobs=0,  # of the sampled token alone
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,  # the default costs eight times the throughput
+    )
 
 
 def _check_finite(outputs: list["RequestOutput"]) -> None:

@@ -40,12 +40,13 @@ class Options:
     """Fraction of a GPU's memory that vLLM may take."""
     cpu_cache: float = 0.5
     """GiB of KV cache on CPU."""
+    engine_metrics: bool = True
+    """Whether vLLM measures what it does."""
     seed: int = 0
 
 
-def load(options: Options) -> tuple["LLMEngine", Facts]:
-    """Create the engine in this thread. vLLM reads the environment when it is imported."""
-    _check_exists(options.model)
+def engine_settings(options: Options) -> dict[str, Any]:
+    """What vLLM's engine is created with, in this process. vLLM reads the environment when it is imported."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -55,28 +56,39 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the sampler wants a C++ compiler
-    from vllm import EngineArgs, LLMEngine
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
         type(current_platform).get_punica_wrapper = classmethod(lambda cls: SORTED_LORA)
+    settings = {
+        "model": options.model,
+        "trust_remote_code": options.trust_remote_code,
+        "seed": options.seed,
+        "max_model_len": -1 if options.max_model_len is None else options.max_model_len,
+        "scheduling_policy": "priority",
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",  # of the distribution that was sampled from, as the wire promises
+        "enable_lora": True,
+        "max_lora_rank": next(rank for rank in LORA_RANKS if rank >= options.max_lora_rank),
+        "max_loras": options.max_loras,
+        "max_cpu_loras": max(options.max_loras, options.keep + 1),
+    }
+    return settings | (_cuda_settings(options) if cuda else _cpu_settings(options))
+
+
+def load(options: Options) -> tuple["LLMEngine", Facts]:
+    """Create the engine in this thread."""
+    _check_exists(options.model)
+    settings = engine_settings(options)
+    import torch
+    from vllm import EngineArgs, LLMEngine
+
     tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
     args = EngineArgs(
-        model=options.model,
         served_model_name=options.served_name,
-        trust_remote_code=options.trust_remote_code,
         skip_tokenizer_init=tokenizer is None,  # it has a part in requests of text alone
-        seed=options.seed,
-        max_model_len=-1 if options.max_model_len is None else options.max_model_len,
-        scheduling_policy="priority",
-        enable_prefix_caching=True,
-        logprobs_mode="processed_logprobs",  # of the distribution that was sampled from, as the wire promises
-        enable_lora=True,
-        max_lora_rank=next(rank for rank in LORA_RANKS if rank >= options.max_lora_rank),
-        max_loras=options.max_loras,
-        max_cpu_loras=max(options.max_loras, options.keep + 1),
-        disable_log_stats=False,  # else /metrics would have nothing to say
-        **(_cuda_settings(options) if cuda else _cpu_settings(options)),
+        disable_log_stats=not options.engine_metrics,
+        **settings,
     )
     engine = LLMEngine.from_engine_args(args)
     facts = Facts(
@@ -87,7 +99,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         max_num_seqs=engine.vllm_config.scheduler_config.max_num_seqs,
         linear_shapes=_linear_shapes(options),
         tokenizer=tokenizer,
-        seeds=cuda,  # on CPU a seeded request whose prefill is chunked ends the engine
+        seeds=torch.cuda.is_available(),  # on CPU a seeded request whose prefill is chunked ends the engine
     )
     return engine, facts
 
