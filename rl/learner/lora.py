@@ -21,8 +21,9 @@ class FusedLora(Linear):  # type: ignore[misc]
         a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
         mixed = x.dtype != a.dtype and not torch.is_autocast_enabled(x.device.type)
         if self.disable_adapters or mixed:
-            return super().forward(x, *args, **kwargs)
+            apart: Tensor = super().forward(x, *args, **kwargs)
+            return apart
         rows = x.flatten(0, -2)
         y: Tensor = self.base_layer(rows)  # not of x: to add into a view of it costs the backward pass two copies
         shrunk = F.linear(rows, a) * self.scaling[ADAPTER]
-        return y.addmm_(shrunk.to(y.dtype), b.T.to(y.dtype)).unflatten(0, x.shape[:-1])
+        return y.addmm_(shrunk.to(y.dtype), b.T.to(y.dtype)).view(*x.shape[:-1], -1)

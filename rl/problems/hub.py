@@ -20,7 +20,7 @@ def hub_splits(repository: str, hub_config: str | None, revision: str | None, fi
     Raises:
         UsageError: neither has it.
     """
-    import datasets  # type: ignore[import-untyped]
+    import datasets
     import httpx
     import huggingface_hub
     from rich.console import Console

@@ -33,6 +33,7 @@ MAY_KNOW = {
     "rl.track": "rewards rl.core rl.buffer rl.evaluate rl.learner.checkpoint rl.study rl.observe",
     "rl.launch": "rewards rollout_server.access rl.core rl.problems rl.buffer rl.collect rl.learner.checkpoint "
     "rl.evaluate rl.study rl.observe rl.present rl.track",
+    "rl.measure": "rewards rollout_server rl.core rl.problems rl.buffer rl.collect rl.learner rl.launch",
 }
 
 
