@@ -1,6 +1,7 @@
 """The server's paths: the wire of `schema` over HTTP, OpenAI's API, and vLLM's metrics."""
 
 from collections.abc import Collection
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +68,7 @@ def create_app(
     app = FastAPI(title="Rollout server", docs_url=None, redoc_url=None)
     model = served_name or engine.model
     adapters = Adapters(engine, folder, keep=keep)
-    wire, guest, uploads = wire_share(), guest_share(guests, engine), upload_share()
+    wire, guest, uploads = wire_share(engine), guest_share(guests, engine), upload_share()
     answer_errors(app, engine)
     add_openai_paths(app, engine, adapters, model, guest)
     app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)
@@ -131,7 +132,13 @@ def create_app(
         return answer(await while_connected(request, sample(body)))
 
     async def sample(body: GenerateRequest) -> GenerateResponse:
-        async with adapters.use(body.policy, body.policy_version) as adapter, wire.turn(len(body.prompts) * body.n):
+        async with AsyncExitStack() as held:
+            turn = wire.turn(len(body.prompts) * body.n, length=body.sampling.max_tokens)
+            if body.policy_version is None:  # the newest is that of its turn
+                await held.enter_async_context(turn)
+            adapter = await held.enter_async_context(adapters.use(body.policy, body.policy_version))
+            if body.policy_version is not None:  # it must be there until then
+                await held.enter_async_context(turn)
             completions = await engine.generate(body, adapter)
         tokens = sum(len(completion.token_ids) for siblings in completions for completion in siblings)
         metrics.count_sampled(wire.name, len(body.prompts) * body.n, sum(map(len, body.prompts)), tokens)

@@ -20,6 +20,7 @@ REQUEST_LIMIT_S = 1800.0
 MOST_COMPLETIONS = 4096
 """Of one request, whose answer is made as a whole in memory."""
 
+_AHEAD = 1.25
 _LEAST_TEMPERATURE = 0.01  # vLLM would silently raise a lower one to it
 
 
@@ -31,10 +32,11 @@ def check_sampling(temperature: float, n: int) -> None:
         raise invalid(f"n is {n} at temperature 0, where all completions are the same", fix="Ask for n=1.")
 
 
-def wire_share() -> Share:
-    """Of the run's own requests: 512 groups and an evaluation's 16 are a quarter of what may be here, and are sampled
-    at the same time. As Python's lists the bodies take at most some hundred MB."""
-    return Share("wire", requests=2048, body_bytes=2**26, completions=lambda: 8192)
+def wire_share(engine: Engine) -> Share:
+    """Of the run's own requests: 512 groups and an evaluation's 16 are a quarter of what may be here. As Python's lists
+    the bodies take at most some hundred MB. The engine gets a few more than it samples at a time, so that it never
+    waits for us; the others wait here, where the policy's newest version is theirs when their turn comes."""
+    return Share("wire", requests=2048, body_bytes=2**26, completions=lambda: engine.facts.max_num_seqs * _AHEAD)
 
 
 def guest_share(requests: int, engine: Engine) -> Share:

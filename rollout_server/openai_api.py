@@ -190,7 +190,7 @@ class _Api:
         """Holds a version, waits for its turn, and samples."""
         async with (
             self._hold(model) as adapter,
-            self._share.turn(len(asked.prompts) * asked.n, adapter.id if adapter else None),
+            self._share.turn(len(asked.prompts) * asked.n, adapter=adapter.id if adapter else None),
             aclosing(self._engine.stream(asked, adapter)) as stream,
         ):
             yield adapter, stream

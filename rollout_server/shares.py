@@ -1,11 +1,13 @@
 """How much of the server one kind of its clients may hold at a time: load costs them time, and never the server.
 
 The run's own wire and the guests on OpenAI's paths have a share each. A request beyond the share is refused before its
-body is read, and told when to come again; those within it are sampled in the order in which they came.
+body is read, and told when to come again; those within it are sampled in the order in which they came, of the run's
+own the shortest first.
 """
 
 import asyncio
 import math
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,6 +25,7 @@ _LONGEST_RETRY_S = 60
 @dataclass(eq=False, slots=True)
 class _Turn:
     completions: int
+    length: int
     adapter: int | None
     come: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,7 +60,7 @@ class Share:
         self._requests, self._body_bytes, self._completions = requests, body_bytes, completions
         self._adapters, self._patience_s = adapters, patience_s
         self._held_bytes = 0
-        self._turns: deque[_Turn] = deque()
+        self._turns: list[_Turn] = []
         self._sampled_s, self._counted = 0.0, monotonic()
         self._users: Counter[int] = Counter()
         """Requests that are sampled, by their adapter."""
@@ -105,10 +108,14 @@ class Share:
             self._ends.append(monotonic())
 
     @asynccontextmanager
-    async def turn(self, completions: int, adapter: int | None = None) -> AsyncIterator[None]:
-        """Waits until so many may be sampled by this adapter. Raises ApiError 429 where that takes too long."""
-        turn = _Turn(completions, adapter)
-        self._turns.append(turn)
+    async def turn(self, completions: int, *, length: int = 0, adapter: int | None = None) -> AsyncIterator[None]:
+        """Waits until so many may be sampled by this adapter; before those who wait for longer completions.
+
+        Raises:
+            ApiError: 429 where that takes too long.
+        """
+        turn = _Turn(completions, length, adapter)
+        insort(self._turns, turn, key=lambda other: other.length)
         try:
             self._call()
             await self._come(turn)
@@ -121,9 +128,9 @@ class Share:
             self._call()
 
     def _call(self) -> None:
-        """Those whose turn it is, and none of them before one that came earlier."""
+        """Those whose turn it is, and none of them before one that stands before it."""
         while self._turns and self._fits(self._turns[0]):
-            turn = self._turns.popleft()
+            turn = self._turns.pop(0)
             self._count(turn, 1)
             turn.come.set()
 

@@ -54,10 +54,9 @@ def measure_whole(config: TrainConfig, ours: Run, folder: Path, pairs: int, core
     choices = list(product(("transformers", "vllm"), sorted({1, cores})))
     rates: dict[tuple[Generation, int, int], float] = {}
     for generation, threads in cast(list[tuple[Generation, int]], choices):
-        for micro in MICRO:
-            if config.batch % micro == 0:
-                steps = _trl(config, generation, micro, threads, folder)
-                rates[generation, micro, threads] = _samples_per_s(steps)
+        for micro in _sizes(config):
+            steps = _trl(config, generation, micro, threads, folder)
+            rates[generation, micro, threads] = _samples_per_s(steps)
     generation, micro, threads = max(rates, key=lambda choice: rates[choice])
     mine, theirs = [], []
     for _ in range(pairs):
@@ -73,8 +72,11 @@ def measure_whole(config: TrainConfig, ours: Run, folder: Path, pairs: int, core
 
 def _best(measure: Callable[[int], list[PeerStep]], config: TrainConfig) -> int:
     """The size of TRL's forward pass that trains fastest."""
-    sizes = [micro for micro in MICRO if config.batch % micro == 0] or [config.batch]
-    return min(sizes, key=lambda micro: median(step.train_s for step in measure(micro)))
+    return min(_sizes(config), key=lambda micro: median(step.train_s for step in measure(micro)))
+
+
+def _sizes(config: TrainConfig) -> list[int]:
+    return [micro for micro in MICRO if config.batch % micro == 0] or [config.batch]
 
 
 def _trl(

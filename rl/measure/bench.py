@@ -58,7 +58,7 @@ class Bench:
             found[part] = measure[part]()
         if against_trl:
             found["against_trl"] = self._against_trl(run)
-        return {"machine": _machine(), "settings": dict(self._given), **found}
+        return {"machine": _machine(), "settings": self._config.model_dump(mode="json"), **found}
 
     def _run(self) -> tuple[RunDir, Figures]:
         self._runs += 1

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's `max_lora_rank` may be; an adapter of a rank between them is padded to the next."""
-CPU_SEQS = 512
-"""Completions sampled at a time on CPU. vLLM's 128 costs small models a quarter of the tokens a second, as each of its
-steps takes some milliseconds whatever is in it."""
+CPU_SEQS = 256
+"""Completions sampled at a time on CPU. A step of the engine takes some milliseconds whatever is in it, so that vLLM's
+128 cost small models a tenth of the tokens a second; 512 would bring another tenth, and twice the wait for a token."""
 SORTED_LORA = "rollout_server.engines.vllm_lora.SortedLora"
 
 

@@ -80,7 +80,7 @@ async def test_guests_beyond_their_share_are_told_when_to_come_again(held, guest
 
 
 async def test_wire_beyond_its_share_is_told_in_its_own_body(client_of, engine, tmp_path, monkeypatch, held):
-    monkeypatch.setattr(app_module, "wire_share", lambda: Share("wire", requests=2))
+    monkeypatch.setattr(app_module, "wire_share", lambda _: Share("wire", requests=2))
     async with client_of(create_app(engine, tmp_path)) as client:
         async with held(*(client.post("/v1/generate", json=WIRE) for _ in range(2))):
             answer = await client.post("/v1/generate", json=WIRE)
@@ -91,10 +91,54 @@ async def test_wire_beyond_its_share_is_told_in_its_own_body(client_of, engine, 
 
 
 async def test_run_of_a_large_buffer_and_its_evaluation_fit(held, wire, engine):
-    groups, questions = 4096 // 8, 16
-    async with held(*(wire(n=8) for _ in range(groups + questions)), wire(prompts=[[1]] * 8, n=4)) as tasks:
-        assert engine.running == groups + questions + 1
+    groups, questions, at_a_time = 4096 // 8, 16, 5 * engine.facts.max_num_seqs // 4 // 8
+    async with held(*(wire(n=8) for _ in range(groups + questions)), running=at_a_time) as tasks:
+        assert engine.running == at_a_time
     assert {task.result().status_code for task in tasks} == {200}
+
+
+async def test_who_waits_is_sampled_by_the_newest_version_of_the_turn_unless_one_was_named(
+    client_of, tmp_path, adapter_bytes, hashed, monkeypatch
+):
+    monkeypatch.setattr(app_module, "wire_share", lambda _: Share("wire", requests=9, completions=lambda: 1))
+    engine = ScriptedEngine()
+    await engine.start()
+    async with client_of(create_app(engine, tmp_path)) as client:
+
+        async def publish(version):
+            body = adapter_bytes(seed=version)
+            await client.put(f"/v1/policies/run/{version}", content=body, headers=hashed(body))
+            await client.post(f"/v1/policies/run/{version}/accept")
+
+        async def sampled_by(**fields):
+            answer = await client.post("/v1/generate", json=WIRE | {"policy": "run"} | fields)
+            return answer.json()["completions"][0][0]["policy_version"]
+
+        await publish(1)
+        engine.gate.clear()
+        asked = [asyncio.create_task(sampled_by(**fields)) for fields in ({}, {}, {"policy_version": 1})]
+        while not engine.running:
+            await asyncio.sleep(0)
+        await publish(2)
+        engine.gate.set()
+        assert await asyncio.gather(*asked) == [1, 2, 1]
+
+
+async def test_shorter_completions_come_before_longer_ones_that_wait():
+    share = Share("them", requests=9, completions=lambda: 1)
+    came, end = [], asyncio.Event()
+
+    async def ask(length):
+        async with share.turn(1, length=length):
+            came.append(length)
+            await end.wait()
+
+    tasks = [asyncio.create_task(ask(length)) for length in (32, 33, 31, 4, 31)]
+    await asyncio.sleep(0)
+    assert came == [32]
+    end.set()
+    await asyncio.gather(*tasks)
+    assert came == [32, 4, 31, 31, 33]
 
 
 async def test_completions_are_sampled_in_the_order_in_which_they_were_asked_for():
@@ -135,7 +179,7 @@ async def test_one_who_leaves_the_line_lets_the_next_one_through():
 
 
 async def wait_in(share, completions, adapter=None):
-    async with share.turn(completions, adapter):
+    async with share.turn(completions, adapter=adapter):
         await asyncio.Event().wait()
 
 
@@ -324,7 +368,7 @@ async def test_wrong_body_costs_little_more_than_its_bytes(client, path, body):
 
 async def test_client_of_a_full_server_waits_as_long_as_it_says(tmp_path, listening_with, monkeypatch):
     """Whose requests are neither lost nor counted as failures."""
-    monkeypatch.setattr(app_module, "wire_share", lambda: Share("wire", requests=1))
+    monkeypatch.setattr(app_module, "wire_share", lambda _: Share("wire", requests=1))
     engine = ScriptedEngine()
     await engine.start()
     app = create_app(engine, tmp_path)

@@ -1,0 +1,74 @@
+"""rl.bench measures what it says, and says what was wrong with what it was asked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl.bench import PARTS
+from rl.core.config import TrainConfig
+from rl.learner.policy import Policy
+from rl.measure.learning import flops_per_token
+from rl.measure.work import Pairs, quantiles
+from rl.problems.starter import STARTER_MODELS
+
+BENCH = [sys.executable, "-m", "rl.bench", "--model=starter-small", "--batch=32", "--buffer=64", "--steps=10"]
+
+
+def test_ratios_are_of_pairs() -> None:
+    figures = Pairs(ours=[2.0, 30.0, 4.0], theirs=[1.0, 10.0, 4.0]).figures("a", "b")
+    assert figures == {"a": 4.0, "b": 4.0, "ratio": 2.0, "ratios": [2.0, 3.0, 1.0]}
+
+
+def test_the_99th_of_a_few_is_the_largest() -> None:
+    assert quantiles([0.3, 0.1, 0.2]) == {"p50_s": 0.2, "p99_s": 0.3}
+
+
+def test_flops_of_a_token_by_hand() -> None:
+    """The starter: 4 layers of width 128 with 4 heads of 32 and an MLP of 384, a vocabulary of 260; LoRA of rank 2."""
+    config = TrainConfig(lora_rank=2)
+    policy = Policy(str(STARTER_MODELS["starter"]), config, torch.device("cpu"))
+    frozen = 4 * (4 * 128 * 128 + 3 * 128 * 384) + 260 * 128
+    adapter = 4 * 2 * (4 * (128 + 128) + 3 * (128 + 384))
+    assert flops_per_token(policy, length=10.0) == 4 * frozen + 6 * adapter + 12 * 4 * 4 * 32 * 10
+
+
+@pytest.mark.e2e
+def test_every_part_is_measured(tmp_path: Path) -> None:
+    command = [*BENCH, "--rounds=1", "--json", f"--folder={tmp_path / 'bench'}"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    *said, last = answer.stdout.splitlines()
+    result = json.loads(last)
+    for part in PARTS:
+        assert any(line.startswith(part.replace("_", " ")) for line in said)
+        rates = [value for name, value in result[part].items() if name.endswith("_per_s")]
+        assert rates
+        assert min(rates) > 0
+    whole = result["end_to_end"]
+    assert {"server", "learner", "collector", "verifier"} <= whole["peak_memory_bytes"].keys()
+    assert all(-0.05 <= share <= 1 for share in whole["idle"].values())
+    assert whole["samples_per_s"] >= whole["trained_samples_per_s"]
+    assert 0 < result["learner"]["mfu"] < 1
+    first_token = result["publishing"]["first_token"]
+    assert 0 < first_token["p50_s"] <= first_token["p99_s"]
+    assert result["settings"]["batch"] == 32
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--parts=lerner"], "lerner"),
+        (["--rounds=0"], "--rounds 0"),
+        (["--steps=3"], "--steps 3"),
+        (["--batch=31"], "31"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(flags: list[str], said: str) -> None:
+    answer = subprocess.run([*BENCH, *flags], capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
