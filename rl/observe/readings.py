@@ -8,6 +8,8 @@ from typing import Any
 from rl.core.config import HELDOUT, TrainConfig
 
 Record = dict[str, Any]
+SAMPLER_BOUND = 0.05
+"""Share of a step that the learner waits for samples, from which on these are what a run waits for."""
 RECENT = 20
 """Steps that a rate or a mean is taken over: enough to be calm, few enough to be now."""
 
@@ -20,13 +22,20 @@ class Reading:
     value: Callable[[Record], float | None]
     """None where it was not measured: a replay has no server to compare with."""
     form: str
+    word: Callable[[float], str] = lambda _: ""
+    """What follows from a value."""
 
     def text(self, value: float) -> str:
-        return f"{self.label} {self.form.format(value)}"
+        return f"{self.label} {self.form.format(value)} {self.word(value)}".rstrip()
 
     def measured(self, steps: Sequence[Record]) -> list[float]:
         """Its values in those of the steps in which it was measured."""
         return [value for record in steps if (value := self.value(record)) is not None]
+
+
+def slower(wait: float) -> str:
+    """Which side a run waits for, where the learner waits for so large a share of a step."""
+    return "sampler" if wait > SAMPLER_BOUND else "learner"
 
 
 READINGS = (
@@ -35,7 +44,7 @@ READINGS = (
     Reading("len", lambda r: r["length"], "{:3.0f}"),
     Reading("cut", lambda r: r["truncated"], "{:3.0%}"),
     Reading("sec", lambda r: r["step_s"], "{:.2f}"),
-    Reading("wait", lambda r: r["wait_s"] / r["step_s"], "{:3.0%}"),
+    Reading("wait", lambda r: r["wait_s"] / r["step_s"], "{:3.0%}", slower),
     Reading("clip", lambda r: r["clipped_low"] + r["clipped_high"], "{:.1%}"),
     Reading("stale", lambda r: r["staleness_mean"], "{:.0f}"),
     Reading("grad", lambda r: r["grad_norm"], "{:.2f}"),
@@ -45,7 +54,7 @@ READINGS = (
 
 
 def step_line(record: Record, total: int, width: int | None = None) -> str:
-    """Example: ``step  42/200  reward 0.61  signal  80%  len  18  cut  0%  sec 0.31  wait 12%  clip 0.0%  …``
+    """Example: ``step  42/200  reward 0.61  signal  80%  len  18  cut  0%  sec 0.31  wait 12% sampler  clip 0.0%  …``
 
     Args:
         width: columns of a terminal, whose bar says how many there are in all; None for all that there is to say.

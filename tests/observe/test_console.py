@@ -19,8 +19,8 @@ ESTIMATE = {"value": 0.5, "low": 0.4, "high": 0.6, "n_questions": 9}
 
 def test_a_step_line_has_about_ten_numbers() -> None:
     assert step_line(step_record(7), total=200) == (
-        "step   7/200  reward 0.60  signal  75%  len  18  cut  3%  sec 0.50  wait 20%  clip 1.5%  stale 3  grad 0.50  "
-        "mismatch 2e-13"
+        "step   7/200  reward 0.60  signal  75%  len  18  cut  3%  sec 0.50  wait 20% sampler  clip 1.5%  stale 3  "
+        "grad 0.50  mismatch 2e-13"
     )
 
 
@@ -31,7 +31,7 @@ def test_what_a_replay_cannot_measure_is_left_out() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_a_narrow_terminal_gets_the_first_numbers_of_the_line(width: int) -> None:
-    whole, line = (step_line(step_record(7), total=200, width=columns) for columns in (120, width))
+    whole, line = (step_line(step_record(7), total=200, width=columns) for columns in (130, width))
     assert len(line) <= width
     assert whole.startswith(f"{line}  ")
     assert whole.endswith("mismatch 2e-13")
