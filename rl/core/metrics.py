@@ -216,7 +216,7 @@ PUBLISH_SECONDS = Histogram(
 )
 PHASE_SECONDS = Counter(
     "tally_learner_seconds_total",
-    "Time of the training loop by phase: start, wait (for a batch), train, publish, save.",
+    "Time of the training loop by phase: start, wait (for a batch), train, publish (what is not done by then).",
     ["phase"],
     registry=LEARNING,
 )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from rl.core.errors import DivergedError, PublishError, ServerError, Unavailable
 from rl.learner.collate import MiniBatch, Row, pack
 from rl.learner.loss import mismatch_kl
 from rl.learner.policy import Policy
+from rl.learner.turnstile import Turnstile
 from rollout_server.schema import AdapterReceipt, Completion, GenerateRequest, Sampling
 
 LAUNCH = re.compile(r"(?P<run>.+)-(?P<launch>\d+)")
@@ -85,6 +87,7 @@ class Publisher:
         name: the policy's name on the servers; new for every launch, so that a server never knows it already.
         prompts: the canary's prompts as tokens.
         enter: called with (policy, version, sha256) once a version is proved, and before it is accepted.
+        turnstile: of the policy, where a thread trains it meanwhile. Until a version is published it stays that one.
     """
 
     def __init__(
@@ -96,8 +99,10 @@ class Publisher:
         temperature: float,
         *,
         enter: Callable[[str, int, str], None],
+        turnstile: Turnstile | None = None,
     ) -> None:
         self._servers, self._policy, self._name, self._enter = servers, policy, name, enter
+        self._turnstile = turnstile or Turnstile()
         self._modules = policy.adapter_modules
         self._prompts = list(prompts)
         self._sampling = Sampling(temperature=temperature, max_tokens=CANARY_TOKENS)
@@ -115,7 +120,7 @@ class Publisher:
             ServerError: a server refused the bytes, or none was there for `AWAY_LIMIT_S`.
         """
         start = time.monotonic()
-        self._check_finite(version)
+        await self._turnstile.use(partial(self._check_finite, version))
         adapter = self._policy.adapter_bytes()
         self._newest = _Version(number=version, adapter=adapter, sha256=hashlib.sha256(adapter).hexdigest())
         while not (proved := await self._deliver(self._newest, await self._look())):
@@ -277,11 +282,15 @@ class Publisher:
             reason = f"it is served under the wrong version: the canary was sampled by version {served}"
             raise self._refusal(client, version, "log-probabilities", reason)
         batch = _batch(self._prompts, answer.completions).to(self._policy.device)
-        with torch.no_grad():
-            policy = self._policy(batch)[batch.mask_BT]
-            with self._policy.adapter_off():
-                base = self._policy(batch)[batch.mask_BT]
+        policy, base = await self._turnstile.use(partial(self._logprobs, batch))
         return batch.sampler_logprobs_BT[batch.mask_BT], policy, base
+
+    @torch.no_grad()
+    def _logprobs(self, batch: MiniBatch) -> tuple[Tensor, Tensor]:
+        """By learner and base."""
+        policy = self._policy(batch)[batch.mask_BT]
+        with self._policy.adapter_off():
+            return policy, self._policy(batch)[batch.mask_BT]
 
     def _is_outlived(self, policy: str) -> bool:
         """Whether a policy is of an earlier learner of this supervisor."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -40,6 +40,15 @@ class StepStats:
     train_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """What is known once a step's gradient is there, beside that itself."""
+
+    sums_AF: Tensor
+    """the fields F of `LossSums` for each class of age A, over all ranks"""
+    seconds: float
+
+
 class Learner:
     """Policy and optimizer of one rank. With several ranks the process group must be up; each gets the whole batch and
     computes its share."""
@@ -55,19 +64,32 @@ class Learner:
         self.optimizer = make_optimizer(policy.trainable, config)
 
     def step(self, groups: Sequence[Group], step: int) -> StepStats:
-        """The update that makes `step`.
+        """The update that makes `step`. Raises as `update`."""
+        return self.update(self.gradient(groups, step), step)
+
+    def gradient(self, groups: Sequence[Group], step: int, between: Callable[[], None] = lambda: None) -> "Gradient":
+        """Accumulates that of the step's loss, and leaves the policy as it is.
+
+        Args:
+            between: called after each pass, when nothing is computed with the policy.
+        """
+        start = time.monotonic()
+        torch.manual_seed(self._config.seed + step * self._world + self._rank)  # of dropout: a resume needs no state
+        self.optimizer.zero_grad()
+        sums_AF = self._backward(groups, step, between)
+        return Gradient(sums_AF=sums_AF, seconds=time.monotonic() - start)
+
+    def update(self, gradient: "Gradient", step: int) -> StepStats:
+        """Makes the optimizer's step.
 
         Raises:
             DivergedError: the gradient is not finite; the adapter is left as it was.
         """
         start = time.monotonic()
-        torch.manual_seed(self._config.seed + step * self._world + self._rank)  # of dropout: a resume needs no state
         lr = self._config.lr_at(step)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
-        self.optimizer.zero_grad()
-        sums_AF = self._backward(groups, step)
-        sums = LossSums(*sums_AF.sum(0))
+        sums = LossSums(*gradient.sums_AF.sum(0))
         loss = float(sums.loss)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.trainable, self._config.grad_clip))
         if not math.isfinite(grad_norm):
@@ -84,12 +106,12 @@ class Learner:
             clipped_high=float(mean.clipped_high),
             ess=float(sums.ess),
             kl=float(mean.kl),
-            by_age=age_stats(sums_AF, self._ages),
+            by_age=age_stats(gradient.sums_AF, self._ages),
             tokens=int(sums.tokens),
-            train_s=time.monotonic() - start,
+            train_s=gradient.seconds + time.monotonic() - start,
         )
 
-    def _backward(self, groups: Sequence[Group], step: int) -> Tensor:
+    def _backward(self, groups: Sequence[Group], step: int, between: Callable[[], None]) -> Tensor:
         """Accumulates the gradient of the global loss; returns the fields F of its `LossSums` for each class of age A,
         over all ranks, on the CPU."""
         rows = shard(rows_of(groups, self._config, step), self._rank, self._world)
@@ -103,6 +125,7 @@ class Learner:
                 # DDP averages over ranks, and the parts of the loss are to be added
                 (loss.total * self._world).backward()  # type: ignore[no-untyped-call]
             sums_AF.index_add_(0, batch.staleness_B // len(self._ages[0]), torch.stack(loss.sums, dim=1))
+            between()
         if self._world > 1:
             dist.all_reduce(sums_AF)
         return sums_AF.cpu()

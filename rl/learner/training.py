@@ -1,9 +1,15 @@
-"""The loop of the learner: lease, step, publish, free the slots, log, save."""
+"""The loop of the learner: lease, step, publish, free the slots, log, save.
+
+What follows on a step is done while the gradient of the next one is computed, and before its update: until then the
+policy is the version that is published and saved.
+"""
 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -20,7 +26,8 @@ from rl.learner import checkpoint
 from rl.learner.policy import Policy
 from rl.learner.publish import Proof, Publisher
 from rl.learner.record import step_record
-from rl.learner.step import Learner
+from rl.learner.step import Learner, StepStats
+from rl.learner.turnstile import Turnstile
 from rl.learner.vitals import RankVitals, measure
 from rl.problems.models import resolve_model
 from rl.problems.order import ProblemOrder
@@ -52,7 +59,7 @@ class Training:
         self._buffer = Buffer(run.buffer_url, capacity=config.buffer, group_size=config.group_size, learner=policy_name)
         self._courier = Courier(run, learner=policy_name)
         vitals.counts = self._buffer.counts
-        policy = Policy(model, config, own_device())
+        policy, self._turnstile = Policy(model, config, own_device()), Turnstile()
         self._learner = Learner(policy, config)
         self._order = ProblemOrder(load_problems(config, "train"), config.seed)
         self._publisher = None
@@ -60,13 +67,22 @@ class Training:
             prompter, problems = Prompter(model, config), load_problems(config, "heldout")
             canaries = [prompter.prompt_ids(problem) for problem in problems[:CANARY_PROMPTS]]
             self._publisher = Publisher(
-                servers, policy, policy_name, canaries, config.temperature, enter=self._buffer.proved
+                servers,
+                policy,
+                policy_name,
+                canaries,
+                config.temperature,
+                enter=self._buffer.proved,
+                turnstile=self._turnstile,
             )
+        self._following: asyncio.Task[None] | None = None
+        """What follows on the last step."""
 
     async def run(self) -> None:
         """Trains to the last step, or until the run is asked to stop."""
         start = self._resume()
         if self._leads:
+            self._vitals.enter("publish")
             await self._publish(start)
             self._save(start)
         self._vitals.ready = lambda: True
@@ -76,22 +92,35 @@ class Training:
             groups = await self._next_batch(step)
             if groups is None:
                 logger.info("asked to stop after step %d", step - 1, extra={"step": step - 1})
+                await self._followed()
                 return self._save(step - 1)
             wait_s = time.monotonic() - begin
             self._vitals.enter("train")
-            stats = self._learner.step(groups, step)
-            if not self._leads:
-                continue
-            proof = await self._publish(step)
-            turn = self._buffer.trained([group.id for group in groups])
-            step_s = time.monotonic() - begin
-            record = step_record(step, groups, turn, stats, proof, self._order, wait_s=wait_s, step_s=step_s)
-            self._courier.log(kind="step", samples=step * self._config.batch, **record)
-            measure(record, groups)
-            logger.debug("step %d", step, extra=record)
-            if step % self._config.save_every == 0 or step == self._config.steps or self._evaluates(step):
-                self._save(step)
+            gradient = await self._turnstile.train(partial(self._learner.gradient, groups, step))
+            self._vitals.enter("publish")
+            await self._followed()
+            stats = self._learner.update(gradient, step)
+            if self._leads:
+                times = {"wait_s": wait_s, "step_s": time.monotonic() - begin}
+                self._following = asyncio.create_task(self._follow(step, groups, stats, times))
+        await self._followed()
         logger.info("all %d steps are made", self._config.steps)
+
+    async def _follow(self, step: int, groups: list[Group], stats: StepStats, times: Mapping[str, float]) -> None:
+        """What follows on a step."""
+        proof = await self._publish(step)
+        turn = self._buffer.trained([group.id for group in groups])
+        record = step_record(step, groups, turn, stats, proof, self._order, **times)
+        self._courier.log(kind="step", samples=step * self._config.batch, **record)
+        measure(record, groups)
+        logger.debug("step %d", step, extra=record)
+        if step % self._config.save_every == 0 or step == self._config.steps or self._evaluates(step):
+            self._save(step)
+
+    async def _followed(self) -> None:
+        """Waits for all that follows on the last step."""
+        if self._following:
+            await self._following
 
     def _resume(self) -> int:
         """Loads the newest commit, if there is one; returns its step."""
@@ -118,6 +147,8 @@ class Training:
         heal = time.monotonic() + HEAL_S
         end = time.monotonic() + BATCH_LIMIT_S
         while time.monotonic() < end:
+            if self._following and self._following.done():
+                self._following.result()  # raises what it has failed by
             if self._buffer.stop_asked():
                 return None
             if groups := self._buffer.lease(wanted, policy_version=step - 1, max_staleness=bound):
@@ -128,7 +159,8 @@ class Training:
             if step == 1 and self._nothing_verified():
                 fix = f"python -m rl.show {self._run.root} --mark error says why"
                 raise TallyError("the verifier could mark nothing in twice as many groups as the buffer holds", fix=fix)
-            if (now := time.monotonic()) >= heal:
+            busy = self._following and not self._following.done()
+            if (now := time.monotonic()) >= heal and not busy:
                 await self._publisher.heal()
                 heal = now + HEAL_S
             await asyncio.sleep(LOOK_S)
@@ -144,7 +176,6 @@ class Training:
     async def _publish(self, version: int) -> Proof | None:
         if self._publisher is None:
             return None
-        self._vitals.enter("publish")
         proof = await self._publisher.publish(version)
         metrics.PUBLISH_SECONDS.observe(proof.publish_s)
         logger.info("accepted version %d", version, extra={"version": version, **asdict(proof)})
@@ -155,7 +186,6 @@ class Training:
         """Checkpoint and ledger commit together: a resume starts from the commit, and the ledger goes back to it."""
         if not self._leads:
             return
-        self._vitals.enter("save")
         name = name_of(step)
         folder = self._run.checkpoints / name
         if self._buffer.newest_commit() != (step, name):  # what is committed is never written again

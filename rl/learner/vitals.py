@@ -13,7 +13,7 @@ from rl.core.telemetry import Vitals
 from rl.core.types import Group
 from rl.learner.collate import staleness_of
 
-Phase = Literal["start", "wait", "train", "publish", "save"]
+Phase = Literal["start", "wait", "train", "publish"]
 
 FIRST_LIMIT_S = 1200.0
 """For the loop to stand still in a phase that was never finished before: models are loaded, or a first step is made."""
