@@ -15,8 +15,11 @@ LIMIT_S = 240
 
 
 def words_of(process: psutil.Process) -> list[str]:
-    """Of its command line; one that has set its title anew has that as a single word."""
-    return " ".join(process.cmdline()).split()
+    """Of its command line; one that has set its title anew has that as a single word, and one that has ended none."""
+    try:
+        return " ".join(process.cmdline()).split()
+    except psutil.NoSuchProcess:
+        return []
 
 
 class Command:
@@ -42,9 +45,8 @@ class Command:
     def child(self, module: str) -> psutil.Process:
         """The process that runs `python -m MODULE`."""
         for process in self.descendants():
-            with suppress(psutil.NoSuchProcess):
-                if module in words_of(process):
-                    return process
+            if module in words_of(process):
+                return process
         raise LookupError(module)
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:

@@ -10,57 +10,24 @@ A server that is away is no failure: it is left out, and gets the newest version
 """
 
 import asyncio
-import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
-
-import torch
-from torch import Tensor
 
 from rl.collect.client import ServerClient
 from rl.collect.servers import AWAY_LIMIT_S, AWAY_S, Servers
-from rl.core.errors import DivergedError, PublishError, ServerError, UnavailableError, UnknownVersionError
-from rl.learner.collate import MiniBatch, Row, pack
-from rl.learner.loss import mismatch_kl
+from rl.core.errors import PublishError, ServerError, UnavailableError, UnknownVersionError
+from rl.learner.canary import Canary, Comparison, Version
 from rl.learner.policy import Policy
 from rl.learner.turnstile import Turnstile
-from rollout_server.schema import AdapterReceipt, Completion, GenerateRequest, Sampling
+from rollout_server.schema import AdapterReceipt
 
 LAUNCH = re.compile(r"(?P<run>.+)-(?P<launch>\d+)")
 """A policy's name: `run-<hex>-<n>` of the n-th learner that a supervisor has started."""
 LOOK_LIMIT_S = 2.0
 """What a server gets to say what it holds; a later answer is read at the next look."""
-CANARY_TOKENS = 4
-"""Of each completion: the learner waits for so many of the engine's steps."""
-CANARY_SAMPLES = 2
-CANARY_LIMIT_S = 300.0
-"""A server whose engine hangs is left out."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Largest mean |logprob difference| of the canary's tokens between server and learner. What they differ by on the base
-model is measured at the first publish, and narrows this further: in float32 it is 1e-6, in bfloat16 some 1e-2."""
-NOISE_MARGIN = 4.0
-"""A served version may differ from the learner's by this many times the noise on the base, and by `FLOOR`: a version
-that differs from the base by less is proved by its bytes and modules alone."""
-FLOOR = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-"""bfloat16's noise is uneven: on some tokens of a few dozen it is many times that of others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What one server says of the canary's tokens, against the learner."""
-
-    logprob_gap: float
-    """mean |server − learner|"""
-    noise: float
-    """the same on the base model, measured once"""
-    moved: float
-    """mean |learner − base|: up to `NOISE_MARGIN` × noise + `FLOOR` the base itself would pass the canary"""
-    mismatch_kl: float
-    """KL(sampler ‖ learner) at the same version, by k3"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +38,6 @@ class Proof(Comparison):
     sha256: str
     modules: int
     publish_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Version:
-    number: int
-    adapter: bytes
-    sha256: str
 
 
 class Publisher:
@@ -102,13 +62,10 @@ class Publisher:
         turnstile: Turnstile | None = None,
     ) -> None:
         self._servers, self._policy, self._name, self._enter = servers, policy, name, enter
-        self._turnstile = turnstile or Turnstile()
         self._modules = policy.adapter_modules
-        self._prompts = list(prompts)
-        self._sampling = Sampling(temperature=temperature, max_tokens=CANARY_TOKENS)
-        self._noise: dict[ServerClient, float] = {}
+        self._canary = Canary(policy, prompts, temperature, turnstile or Turnstile())
         self._looks: dict[ServerClient, asyncio.Task[list[AdapterReceipt] | None]] = {}
-        self._newest: _Version | None = None
+        self._newest: Version | None = None
 
     async def publish(self, version: int) -> Proof:
         """Uploads the policy's adapter as `version` and has it proved and accepted by every server that is there, and
@@ -120,9 +77,9 @@ class Publisher:
             ServerError: a server refused the bytes, or none was there for `AWAY_LIMIT_S`.
         """
         start = time.monotonic()
-        await self._turnstile.use(partial(self._check_finite, version))
+        await self._canary.check_finite(version)
         adapter = self._policy.adapter_bytes()
-        self._newest = _Version(number=version, adapter=adapter, sha256=hashlib.sha256(adapter).hexdigest())
+        self._newest = Version(policy=self._name, number=version, adapter=adapter)
         while not (proved := await self._deliver(self._newest, await self._look())):
             if time.monotonic() - start > AWAY_LIMIT_S:
                 raise ServerError(f"no rollout server was there for version {version} in {AWAY_LIMIT_S:.0f} s")
@@ -147,16 +104,6 @@ class Publisher:
         if newest := self._newest:
             held = await self._look()
             await self._deliver(newest, {client: held[client] for client in held if not self._serves(held[client])})
-
-    def _check_finite(self, version: int) -> None:
-        """On the canary's prompts, as the learner itself computes them."""
-        halves = [(prompt[:1], prompt[1:]) for prompt in self._prompts]
-        batch = pack([_row(first, rest, [0.0] * len(rest)) for first, rest in halves]).to(self._policy.device)
-        with torch.no_grad():
-            logprobs = self._policy(batch)[batch.mask_BT]
-        if not logprobs.isfinite().all():
-            message = f"the policy's log-probabilities are not finite at version {version}: it has diverged"
-            raise DivergedError(message, fix="lower --lr in a new run")
 
     def _serves(self, held: Sequence[AdapterReceipt]) -> bool:
         """Whether a server that holds these has accepted the newest version."""
@@ -186,7 +133,7 @@ class Publisher:
             return None
 
     async def _deliver(
-        self, version: _Version, held: Mapping[ServerClient, Sequence[AdapterReceipt]]
+        self, version: Version, held: Mapping[ServerClient, Sequence[AdapterReceipt]]
     ) -> list[Comparison]:
         """Has these servers prove the version, and accept it where no proof failed.
 
@@ -211,14 +158,14 @@ class Publisher:
         accepted = [await self._accept(client, version) for client in proved]
         return [comparison for comparison, here in zip(proved.values(), accepted, strict=True) if here]
 
-    async def _accept(self, client: ServerClient, version: _Version) -> bool:
+    async def _accept(self, client: ServerClient, version: Version) -> bool:
         try:
             await client.accept(self._name, version.number)
         except UnavailableError:
             return False
         return True
 
-    async def _prove(self, client: ServerClient, version: _Version, held: Sequence[AdapterReceipt]) -> Comparison:
+    async def _prove(self, client: ServerClient, version: Version, held: Sequence[AdapterReceipt]) -> Comparison:
         """Uploads a candidate to one server and compares what that serves with the policy.
 
         Raises:
@@ -231,66 +178,14 @@ class Publisher:
             receipt = await client.put_adapter(self._name, version.number, version.adapter)
             if receipt.sha256 != version.sha256:
                 reason = f"it holds bytes with the hash {receipt.sha256[:12]}, not {version.sha256[:12]}"
-                raise self._refusal(client, version, "bytes", reason)
+                raise version.refusal(client.url, "bytes", reason)
             if receipt.modules != self._modules:
                 reason = f"it loaded {receipt.modules} of {self._modules} target modules"
-                raise self._refusal(client, version, "modules", reason)
+                raise version.refusal(client.url, "modules", reason)
             with suppress(UnknownVersionError):
-                return await self._compare(client, version)
+                return await self._canary.compare(client, version)
         reason = "it does not know the version that it has given a receipt for"
-        raise self._refusal(client, version, "log-probabilities", reason)
-
-    async def _compare(self, client: ServerClient, version: _Version) -> Comparison:
-        """The third part of the proof."""
-        if client not in self._noise:
-            server, _, base = await self._canary(client, None)
-            self._noise[client] = _mean_gap(server, base)
-        noise = self._noise[client]
-        server, policy, base = await self._canary(client, version)
-        gap, moved, from_base = _mean_gap(server, policy), _mean_gap(policy, base), _mean_gap(server, base)
-        audible = NOISE_MARGIN * noise + FLOOR[self._policy.dtype]
-        tolerance = min(TOLERANCE[self._policy.dtype], audible)
-        if not gap <= tolerance:  # also when it is not a number
-            looks = "it looks like the base model" if from_base < gap else "it is neither policy nor base"
-            reason = f"its log-probabilities are {gap:.2g} off (allowed {tolerance:.2g}): {looks}"
-            raise self._refusal(client, version, "log-probabilities", reason)
-        if moved > audible and from_base < gap:
-            reason = f"it is nearer to the base ({from_base:.2g}) than to the policy ({gap:.2g})"
-            raise self._refusal(client, version, "log-probabilities", reason)
-        kl = mismatch_kl(policy, server, torch.ones_like(policy, dtype=torch.bool))
-        return Comparison(logprob_gap=gap, noise=noise, moved=moved, mismatch_kl=float(kl.mean()))
-
-    async def _canary(self, client: ServerClient, version: _Version | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Has the server sample by this version (None: the base); log-probabilities of those tokens by server, learner
-        and base."""
-        request = GenerateRequest(
-            policy=self._name if version else None,
-            policy_version=version.number if version else None,
-            prompts=self._prompts,
-            n=CANARY_SAMPLES,
-            sampling=self._sampling,
-        )
-        try:
-            async with asyncio.timeout(CANARY_LIMIT_S):
-                answer = await client.generate(request)
-        except TimeoutError:
-            message = f"the server at {client.url} sampled no canary in {CANARY_LIMIT_S:.0f} s"
-            raise UnavailableError(message) from None
-        numbers = {c.policy_version for siblings in answer.completions for c in siblings}
-        if version and (numbers, answer.adapter_sha256) != ({version.number}, version.sha256):
-            served = f"{', '.join(map(str, numbers))} with the hash {(answer.adapter_sha256 or 'of no adapter')[:12]}"
-            reason = f"it is served under the wrong version: the canary was sampled by version {served}"
-            raise self._refusal(client, version, "log-probabilities", reason)
-        batch = _batch(self._prompts, answer.completions).to(self._policy.device)
-        policy, base = await self._turnstile.use(partial(self._logprobs, batch))
-        return batch.sampler_logprobs_BT[batch.mask_BT], policy, base
-
-    @torch.no_grad()
-    def _logprobs(self, batch: MiniBatch) -> tuple[Tensor, Tensor]:
-        """By learner and base."""
-        policy = self._policy(batch)[batch.mask_BT]
-        with self._policy.adapter_off():
-            return policy, self._policy(batch)[batch.mask_BT]
+        raise version.refusal(client.url, "log-probabilities", reason)
 
     def _is_outlived(self, policy: str) -> bool:
         """Whether a policy is of an earlier learner of this supervisor."""
@@ -298,31 +193,3 @@ class Publisher:
         if own is None or other is None or own["run"] != other["run"]:
             return False
         return int(other["launch"]) < int(own["launch"])
-
-    def _refusal(self, client: ServerClient, version: _Version, part: str, reason: str) -> PublishError:
-        """Args: part: of the proof."""
-        message = (
-            f"the server at {client.url} does not serve version {version.number} of {self._name} as published; "
-            f"the proof of its {part} failed: {reason}"
-        )
-        return PublishError(message, fix="see the server's log in logs/")
-
-
-def _batch(prompts: Sequence[list[int]], completions: Sequence[Sequence[Completion]]) -> MiniBatch:
-    return pack(
-        [_row(p, c.token_ids, c.logprobs) for p, siblings in zip(prompts, completions, strict=True) for c in siblings]
-    )
-
-
-def _row(prompt_ids: list[int], completion_ids: list[int], sampler_logprobs: list[float]) -> Row:
-    return Row(
-        prompt_ids=prompt_ids,
-        completion_ids=completion_ids,
-        sampler_logprobs=sampler_logprobs,
-        advantage=0.0,
-        token_weight=0.0,
-    )
-
-
-def _mean_gap(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().mean())

@@ -23,6 +23,7 @@ from rl.core.errors import TallyError
 from rl.core.rundir import RunDir, name_of
 from rl.core.types import Group
 from rl.learner import checkpoint
+from rl.learner.canary import CANARY_PROMPTS
 from rl.learner.policy import Policy
 from rl.learner.publish import Proof, Publisher
 from rl.learner.record import step_record
@@ -35,7 +36,6 @@ from rl.problems.prompt import Prompter
 from rl.problems.sources import load_problems
 
 logger = logging.getLogger(__name__)
-CANARY_PROMPTS = 8
 LOOK_S = 0.01
 HEAL_S = 1.0
 """Between two looks, while the learner waits, whether a server has come back."""

@@ -16,13 +16,14 @@ from rl.learner.collate import staleness_of
 Phase = Literal["start", "wait", "train", "publish"]
 
 FIRST_LIMIT_S = 1200.0
-"""For the loop to stand still in a phase that was never finished before: models are loaded, or a first step is made."""
+"""For a phase that was never finished before: models are loaded, or a first step is made."""
 UNUSUAL = 10.0
 """A phase may keep the loop for so many times as long as it has taken at the most."""
 
 
 class RankVitals(Vitals):
-    """Of a learner's rank: its loop stands still while it computes, and so it is measured by its own past.
+    """Of a learner's rank: while it computes, its loop stands still or turns for nothing, and so it is measured by its
+    own past.
 
     Args:
         leads: the others wait for the rank that leads, and cannot tell how long it may take.
@@ -52,7 +53,8 @@ class RankVitals(Vitals):
             phase, entered = self._phase, self._entered
         if phase == "wait" and not self._leads:
             return True
-        still_s = time.monotonic() - max(entered, self._turned or entered)
+        turned = entered if phase == "train" else self._turned or entered  # a thread trains, whatever the loop does
+        still_s = time.monotonic() - max(entered, turned)
         longest = self._longest.get(phase)
         return still_s <= (FIRST_LIMIT_S if longest is None else max(SILENCE_LIMIT_S, UNUSUAL * longest))
 

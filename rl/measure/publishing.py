@@ -98,8 +98,8 @@ def _publish(url: str, requests: Sequence[GenerateRequest], times: int) -> list[
 async def _publish_all(url: str, requests: Sequence[GenerateRequest], times: int) -> list[float]:
     import torch
 
+    from rl.learner.canary import CANARY_PROMPTS
     from rl.learner.publish import Publisher
-    from rl.learner.training import CANARY_PROMPTS
 
     policy, seconds = _state["policy"], []
     one_token = requests[0].sampling.model_copy(update={"max_tokens": 1})

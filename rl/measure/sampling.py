@@ -9,7 +9,7 @@ from typing import Any
 from rl.collect.client import ServerClient
 from rl.core.config import TrainConfig
 from rl.core.processes import Children
-from rl.launch.placement import WHOLE
+from rl.launch.placement import SHARED
 from rl.launch.server import listen, start_server, url_of
 from rl.learner.checkpoint import read_adapter
 from rl.measure.side import Side
@@ -23,7 +23,7 @@ _offline: dict[str, Any] = {}
 
 
 def measure_sampling(work: Work, adapter: Path, folder: Path, rounds: int) -> Figures:
-    """Both sides sample one batch a round, in turn; a first round of each is not counted.
+    """Both sides sample a full buffer a round, in turn; a first round of each is not counted.
 
     Args:
         adapter: folder of a checkpoint.
@@ -48,7 +48,7 @@ def measure_sampling(work: Work, adapter: Path, folder: Path, rounds: int) -> Fi
 
 def _share(config: TrainConfig) -> float:
     """Of a GPU's memory: both engines are there at the same time."""
-    return config.gpu_memory or WHOLE / 2
+    return config.gpu_memory or SHARED
 
 
 async def _put(url: str, adapter: bytes) -> None:

@@ -28,7 +28,8 @@ from rl.measure.work import Figures, quantiles
 WARM_UP = 5
 """Steps that are not counted: the first ones find an empty buffer, and are beside the first evaluation."""
 BRIEF = {"eval_problems": 8, "eval_samples": 1, "wandb": "off"}
-LOOK_S = 0.02
+LOOK_S = 0.2
+"""All records are read at each look, on the cores that are measured."""
 
 
 def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: str) -> tuple[RunDir, Figures]:

@@ -7,6 +7,7 @@ import pytest
 from rl.buffer.tables import State
 from rl.core import metrics
 from rl.core.errors import LedgerError
+from rl.core.pulse import SILENCE_LIMIT_S
 from rl.core.types import Group
 from rl.learner import vitals as module
 from rl.learner.vitals import FIRST_LIMIT_S, RankVitals, measure
@@ -119,3 +120,14 @@ def test_names_of_a_step_say_their_units() -> None:
     )
     assert (names["no_signal"], names["mismatch_kl"]) == ("tally_step_no_signal_ratio", "tally_step_mismatch_kl_nats")
     assert names["reward"] == "tally_step_reward"
+
+
+def test_a_thread_that_trains_for_unusually_long_is_told_though_the_loop_turns(pass_s: Callable[[float], None]) -> None:
+    rank = RankVitals(leads=True)
+    for _ in range(2):
+        rank.enter("train")
+        pass_s(1)
+    for _ in range(10):
+        pass_s(SILENCE_LIMIT_S / 5)
+        rank.turn()
+    assert not rank.well
