@@ -1,4 +1,4 @@
-"""Rollouts of a base model where no run has recorded any: a short `rl.train` that stays where it is."""
+"""Short runs for what is measured, and rollouts of a base model where no run has recorded any."""
 
 import os
 import subprocess
@@ -14,6 +14,20 @@ from rl.core.errors import TallyError
 
 STILL = 1e-9
 """A rate at which a policy stays the base, to what float32 can tell."""
+BRIEF = {"eval_problems": 8, "eval_samples": 1, "wandb": "off"}
+
+
+def begin_run(run: Path, settings: Mapping[str, Any], log: Path, *argv: str) -> "subprocess.Popen[bytes]":
+    """`rl.train` with brief evaluations, nobody told of it, and a database of its own.
+
+    Args:
+        settings: that differ from the defaults.
+        argv: further arguments.
+    """
+    command = [sys.executable, "-m", "rl.train", "--run-dir", str(run), *argv, *cli.as_flags({**BRIEF, **settings})]
+    env = {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
+    with log.open("w") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, env=env)
 
 
 def record_rollouts(config: TrainConfig, given: Mapping[str, Any], groups: int, out: Path) -> Path:
@@ -26,17 +40,14 @@ def record_rollouts(config: TrainConfig, given: Mapping[str, Any], groups: int, 
         The directory of the run.
 
     Raises:
-        TallyError: the run failed; `out/recording.log` and stderr say why.
+        TallyError: the run failed; `out/recording.log` says why.
     """
     steps = config.steps + -(-groups * config.group_size // config.batch)
-    brief = {"eval_every": steps, "eval_problems": 1, "eval_samples": 1, "wandb": "off"}
-    settings = {**brief, **given, "lr": STILL, "steps": steps, "save_every": steps}
+    settings = {"eval_every": steps, **given, "lr": STILL, "steps": steps, "save_every": steps}
     log, run = out / "recording.log", out / "rollouts"
     out.mkdir(parents=True)
-    with log.open("w") as file:
-        command = [sys.executable, "-m", "rl.train", "--run-dir", str(run), *cli.as_flags(settings)]
-        here = {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
-        ended = subprocess.run(command, stdout=file, env=here, check=False)
-    if ended.returncode:
-        raise TallyError(f"recording rollouts ended with exit code {ended.returncode}", fix=f"see {log}")
+    with begin_run(run, settings, log) as process:
+        pass
+    if process.returncode:
+        raise TallyError(f"recording rollouts ended with exit code {process.returncode}", fix=f"see {log}")
     return run

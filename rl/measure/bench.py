@@ -15,6 +15,7 @@ from rl.core.nursery import LIBRARY_ENV
 from rl.core.rundir import RunDir, name_of
 from rl.measure import learning
 from rl.measure.against_trl import measure_learners, measure_whole
+from rl.measure.growth import Growth
 from rl.measure.parts import measure_buffer, measure_verifier
 from rl.measure.publishing import measure_publishing
 from rl.measure.sampling import measure_sampling
@@ -52,6 +53,7 @@ class Bench:
             "publishing": lambda: measure_publishing(work, self._folder, self._rounds),
             "buffer": lambda: measure_buffer(work, self._folder),
             "verifier": lambda: measure_verifier(work, run, STEP),
+            "growth": lambda: Growth(self._config, self._given, self._folder).measure(self._rounds),
         }
         for part in parts:
             log.say(f"measuring {part}")

@@ -1,8 +1,10 @@
 """What the processes under this one take: peak memory and CPU time, by what they are."""
 
 import re
+import time
 from collections import defaultdict
 from contextlib import suppress
+from statistics import median
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -33,8 +35,8 @@ class Watch:
         self._top = psutil.Process(pid)
         self._end = Event()
         self._thread = Thread(target=self._look_again_and_again, daemon=True)
-        self.peak_bytes: dict[str, int] = {}
-        """Resident memory of the largest process of each role. Forks share pages, which each of them counts."""
+        self._looks: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        """When, and resident bytes of the largest process, by role. Forks share pages, which each of them counts."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -45,6 +47,24 @@ class Watch:
     ) -> None:
         self._end.set()
         self._thread.join()
+
+    @property
+    def peak_bytes(self) -> dict[str, int]:
+        """Resident memory of the largest process of each role."""
+        return {role: max(resident for _, resident in looks) for role, looks in self._looks.items()}
+
+    def grown_bytes(self, begin: float) -> dict[str, float]:
+        """By how much resident memory has grown from the second tenth of the time since `begin` to the last, by role.
+
+        Args:
+            begin: of the monotonic clock.
+        """
+        grown = {}
+        for role, looks in self._looks.items():
+            resident = [bytes_ for at, bytes_ in looks if at >= begin]
+            if tenth := len(resident) // 10:
+                grown[role] = median(resident[-tenth:]) - median(resident[tenth : 2 * tenth])
+        return grown
 
     def cpu_s(self) -> dict[str, float]:
         """CPU time of the processes that are there now, by role."""
@@ -57,9 +77,13 @@ class Watch:
 
     def _look_again_and_again(self) -> None:
         while not self._end.wait(LOOK_S):
+            largest: dict[str, int] = {}
             for role, process in self._processes():
                 with suppress(psutil.NoSuchProcess):
-                    self.peak_bytes[role] = max(self.peak_bytes.get(role, 0), process.memory_info().rss)
+                    largest[role] = max(largest.get(role, 0), process.memory_info().rss)
+            now = time.monotonic()
+            for role, resident in largest.items():
+                self._looks[role].append((now, resident))
 
     def _processes(self) -> list[tuple[str, psutil.Process]]:
         found = []

@@ -1,8 +1,8 @@
 """A run from end to end: samples a second, what each part waits for, and what each process takes."""
 
+import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,20 +16,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rl.buffer.history import History
 from rl.buffer.tables import State
-from rl.core import cli
 from rl.core.config import TrainConfig
-from rl.core.dburl import URL_VARIABLE
 from rl.core.errors import TallyError
 from rl.core.rundir import RunDir
+from rl.launch.rollouts import begin_run
 from rl.launch.server import listen
 from rl.measure.memory import Watch
 from rl.measure.work import Figures, quantiles
 
 WARM_UP = 5
 """Steps that are not counted: the first ones find an empty buffer, and are beside the first evaluation."""
-BRIEF = {"eval_problems": 8, "eval_samples": 1, "wandb": "off"}
-LOOK_S = 0.2
-"""All records are read at each look, on the cores that are measured."""
+LOOK_S = 0.05
+TAIL = 2**14
+"""Bytes of the metrics file in which the last step's record is looked for."""
 
 
 def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: str) -> tuple[RunDir, Figures]:
@@ -45,17 +44,15 @@ def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: 
     last = config.steps - 1  # after the last one the samplers stop
     with listen(0) as listener:
         port = listener.getsockname()[1]
-    settings = {**given, **BRIEF, "steps": config.steps, "save_every": config.steps, "eval_every": config.steps}
-    command = [sys.executable, "-m", "rl.train", f"--run-dir={run.root}", f"--port={port}", *cli.as_flags(settings)]
-    env = {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output, env=env) as process:
+    settings = {**given, "steps": config.steps, "save_every": config.steps, "eval_every": config.steps}
+    with begin_run(run.root, settings, log, f"--port={port}") as process:
         try:
             with Watch(process.pid) as watch:
                 _wait_for(run, WARM_UP, process)
                 begin, cpu_begin, sampled_begin = time.monotonic(), watch.cpu_s(), _sampled_s(port)
                 _wait_for(run, last, process)
                 seconds = time.monotonic() - begin
-                cpu, sampled_s = watch.cpu_s(), _sampled_s(port) - sampled_begin
+                cpu, sampled_s, grown = watch.cpu_s(), _sampled_s(port) - sampled_begin, watch.grown_bytes(begin)
                 process.wait()
         except BaseException:
             process.terminate()
@@ -65,7 +62,7 @@ def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: 
     busy = {role: (cpu[role] - cpu_begin.get(role, 0.0)) / seconds for role in cpu}
     figures = _of_records(run, config, last)
     figures["idle"] |= {"sampler": 1 - sampled_s / seconds}
-    return run, figures | {"cpu_cores": busy, "peak_memory_bytes": watch.peak_bytes}
+    return run, figures | {"cpu_cores": busy, "peak_memory_bytes": watch.peak_bytes, "grown_bytes": grown}
 
 
 def _wait_for(run: RunDir, step: int, process: "subprocess.Popen[bytes]") -> None:
@@ -74,9 +71,15 @@ def _wait_for(run: RunDir, step: int, process: "subprocess.Popen[bytes]") -> Non
 
 
 def _steps(run: RunDir) -> int:
+    """So many are made, at the least: a look at all records would take a share of the cores that are measured."""
     if not run.metrics_file.exists():
         return 0
-    return max((record["step"] for record in run.records() if record["kind"] == "step"), default=0)
+    with run.metrics_file.open("rb") as file:
+        begin = max(0, file.seek(0, os.SEEK_END) - TAIL)
+        file.seek(begin)
+        lines = file.read().split(b"\n")[bool(begin) : -1]  # whole ones
+    records = map(json.loads, lines)
+    return max((record["step"] for record in records if record["kind"] == "step"), default=0)
 
 
 def _sampled_s(port: int) -> float:

@@ -15,6 +15,7 @@ def lines(result: Figures) -> Iterator[str]:
         "publishing": _publishing,
         "buffer": _buffer,
         "verifier": _verifier,
+        "growth": _growth,
         "against_trl": _trl,
     }
     for part, block in show.items():
@@ -62,6 +63,14 @@ def _buffer(f: Figures) -> Iterator[str]:
 
 def _verifier(f: Figures) -> Iterator[str]:
     yield f"verifier     {f['checks_per_s']:,.0f} checks/s"
+
+
+def _growth(f: Figures) -> Iterator[str]:
+    for name, what in {"buffer": "4 × the buffer", "problems": "4 × the problems", "length": "10 × the steps"}.items():
+        part = f[name]
+        yield f"growth       {what}: {part['ratio']:.2f} × the tokens/s ({_all(part['ratios'])})"
+    grown = ", ".join(f"{role} {by / 2**20:+.1f}" for role, by in f["grown_bytes"].items())
+    yield f"  MiB more   {grown} over {f['steps']:,} steps, from their second tenth to their last"
 
 
 def _trl(f: Figures) -> Iterator[str]:

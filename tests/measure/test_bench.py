@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rl.bench import PARTS
+from rl.bench import USUAL
 from rl.core.config import TrainConfig
 from rl.learner.policy import Policy
 from rl.measure.learning import flops_per_token
@@ -43,7 +43,7 @@ def test_every_part_is_measured(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     *said, last = answer.stdout.splitlines()
     result = json.loads(last)
-    for part in PARTS:
+    for part in USUAL:
         assert any(line.startswith(part.replace("_", " ")) for line in said)
         rates = [value for name, value in result[part].items() if name.endswith("_per_s")]
         assert rates
