@@ -7,6 +7,7 @@ from statistics import median
 from typing import cast
 
 from rl.core.config import TrainConfig
+from rl.core.machine import gpus
 from rl.core.nursery import LIBRARY_ENV
 from rl.core.types import Group
 from rl.measure import learning
@@ -50,8 +51,9 @@ def measure_learners(
 
 def measure_whole(config: TrainConfig, ours: Run, folder: Path, pairs: int, cores: int) -> Figures:
     """Samples a second from end to end. TRL is measured with those of its settings that are fastest here: generation
-    by transformers or by colocated vLLM, one thread or all, and several sizes of a forward pass."""
-    choices = list(product(("transformers", "vllm"), sorted({1, cores})))
+    by transformers (not on a GPU) or by colocated vLLM, one thread or all, and several sizes of a forward pass."""
+    generations = ("vllm",) if gpus() else ("transformers", "vllm")
+    choices = list(product(generations, sorted({1, cores})))
     rates: dict[tuple[Generation, int, int], float] = {}
     for generation, threads in cast(list[tuple[Generation, int]], choices):
         for micro in _sizes(config):

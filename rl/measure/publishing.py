@@ -15,23 +15,24 @@ from rl.core.processes import Children
 from rl.launch.placement import SHARED
 from rl.launch.server import listen, start_server, url_of
 from rl.measure.side import Side
-from rl.measure.work import Figures, Pairs, Work, quantiles
+from rl.measure.work import POLICY, Figures, Pairs, Work, quantiles
 from rl.problems.models import resolve_model
-from rollout_server.schema import GenerateRequest
+from rollout_server.schema import AdapterReceipt, GenerateRequest
 
-POLICY = "bench-0"
 EVERY_S = 1.0
 PUBLISHES = 8
 """In a round."""
 MOVE = 1e-3
 """What is added to the adapter's weights between two versions, times a normal number."""
+Took = tuple[float, float]
+"""Seconds of one publish: until the engine has loaded the adapter, and from before it is saved to a token by it."""
 _state: dict[str, Any] = {}
 """In the learner's process: the policy, and the number of its next version."""
 
 
 def measure_publishing(work: Work, folder: Path, rounds: int) -> Figures:
     """Each round samples for some seconds without a publish, and for as long with one a second."""
-    requests = work.requests(POLICY)
+    requests = work.requests()
     log, memory = folder / "logs" / "publishing-server.log", work.config.gpu_memory or SHARED
     side = Side("learner", folder / "logs" / "publishing-learner.log", LIBRARY_ENV)
     with Children() as children, listen(0) as listener, side as learner:
@@ -40,15 +41,24 @@ def measure_publishing(work: Work, folder: Path, rounds: int) -> Figures:
         asyncio.run(_ready(url))
         learner.call(_load, work.config)
         learner.call(_publish, url, requests, 1)
-        with_, without, latencies = list[float](), list[float](), list[float]()
+        with_, without, loads, latencies = list[float](), list[float](), list[float](), list[float]()
         for _ in range(rounds):
             rate, _ = asyncio.run(_sampled(url, requests, None))
             without.append(rate)
             rate, took = asyncio.run(_sampled(url, requests, learner))
             with_.append(rate)
-            latencies += took
+            loads += (load_s for load_s, _ in took)
+            latencies += (first_token_s for _, first_token_s in took)
     figures = Pairs(ours=with_, theirs=without).figures("tokens_per_s", "tokens_per_s_without_publishing")
-    return {"first_token": quantiles(latencies), "publishes": len(latencies), "lost": 1 - figures["ratio"], **figures}
+    lost = 1 - figures["ratio"]
+    return {
+        "publishes": len(latencies),
+        "engine_load": quantiles(loads),
+        "first_token": quantiles(latencies),
+        "lost": lost,
+        "lost_at_one_in_30_s": lost * EVERY_S / 30,
+        **figures,
+    }
 
 
 async def _ready(url: str) -> None:
@@ -56,8 +66,8 @@ async def _ready(url: str) -> None:
         await client.wait_ready()
 
 
-async def _sampled(url: str, requests: Sequence[GenerateRequest], learner: Side | None) -> tuple[float, list[float]]:
-    """Tokens a second while as many requests as these are always under way, and the seconds of each publish."""
+async def _sampled(url: str, requests: Sequence[GenerateRequest], learner: Side | None) -> tuple[float, list[Took]]:
+    """Tokens a second while as many requests as these are always under way, and what each publish took."""
     tokens, endless = 0, cycle(requests)
     async with ServerClient(url) as client, asyncio.TaskGroup() as tasks:
 
@@ -90,21 +100,30 @@ def _load(config: TrainConfig) -> None:
     _state.update(policy=Policy(resolve_model(config), config, device), version=0, temperature=config.temperature)
 
 
-def _publish(url: str, requests: Sequence[GenerateRequest], times: int) -> list[float]:
-    """Publishes so many versions, one each `EVERY_S`: the seconds of each, from before it is saved to a token by it."""
+def _publish(url: str, requests: Sequence[GenerateRequest], times: int) -> list[Took]:
+    """Publishes so many versions, one each `EVERY_S`."""
     return asyncio.run(_publish_all(url, requests, times))
 
 
-async def _publish_all(url: str, requests: Sequence[GenerateRequest], times: int) -> list[float]:
+async def _publish_all(url: str, requests: Sequence[GenerateRequest], times: int) -> list[Took]:
     import torch
 
     from rl.learner.canary import CANARY_PROMPTS
     from rl.learner.publish import Publisher
 
-    policy, seconds = _state["policy"], []
+    policy, took = _state["policy"], list[Took]()
     one_token = requests[0].sampling.model_copy(update={"max_tokens": 1})
     first_token = requests[0].model_copy(update={"n": 1, "sampling": one_token})
-    async with Servers([url]) as servers:
+    loads: list[float] = []
+
+    class Timed(ServerClient):
+        async def put_adapter(self, *args: Any) -> AdapterReceipt:
+            begin = time.perf_counter()
+            receipt = await super().put_adapter(*args)
+            loads.append(time.perf_counter() - begin)
+            return receipt
+
+    async with Servers([url], Timed) as servers:
         canaries = [request.prompts[0] for request in requests[:CANARY_PROMPTS]]
         publisher = Publisher(servers, policy, POLICY, canaries, _state["temperature"], enter=lambda *_: None)
         for _ in range(times):
@@ -115,7 +134,8 @@ async def _publish_all(url: str, requests: Sequence[GenerateRequest], times: int
             await publisher.publish(version)
             answer = await servers.generate(first_token)
             assert answer.completions[0][0].policy_version == version
-            seconds.append(time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            took.append((loads[-1], seconds))
             _state["version"] += 1
-            await asyncio.sleep(max(0.0, EVERY_S - seconds[-1]))
-    return seconds
+            await asyncio.sleep(max(0.0, EVERY_S - seconds))
+    return took

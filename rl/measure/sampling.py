@@ -13,11 +13,10 @@ from rl.launch.placement import SHARED
 from rl.launch.server import listen, start_server, url_of
 from rl.learner.checkpoint import read_adapter
 from rl.measure.side import Side
-from rl.measure.work import Figures, Pairs, Work
+from rl.measure.work import POLICY, Figures, Pairs, Work
 from rl.problems.shapes import adapter_rank
 from rollout_server.schema import GenerateRequest
 
-POLICY = "bench-0"
 _offline: dict[str, Any] = {}
 """In its process: the engine, and the adapter that it samples by."""
 
@@ -28,7 +27,7 @@ def measure_sampling(work: Work, adapter: Path, folder: Path, rounds: int) -> Fi
     Args:
         adapter: folder of a checkpoint.
     """
-    requests = work.requests(POLICY)
+    requests = work.requests()
     log = folder / "logs"
     with Children() as children, listen(0) as listener, Side("vLLM", log / "offline.log", {}) as offline:
         url = url_of(listener)

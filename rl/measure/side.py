@@ -1,5 +1,6 @@
 """One side of a measurement: a process of its own, with its own threads, memory and libraries."""
 
+import faulthandler
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,8 @@ from typing import Any, Self, TypeVar
 from rl.core.errors import TallyError
 
 Result = TypeVar("Result")
+END_LIMIT_S = 10.0
+"""For an interpreter to end."""
 
 
 class Side:
@@ -32,7 +35,7 @@ class Side:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.submit(os._exit, 0)  # vLLM's engine can hang at an interpreter's end
+        self._pool.submit(faulthandler.dump_traceback_later, END_LIMIT_S, exit=True)  # vLLM's engine can hang then
         self._pool.shutdown()
 
     def call(self, function: Callable[..., Result], *args: Any) -> Result:

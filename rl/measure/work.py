@@ -15,6 +15,8 @@ from rollout_server.schema import GenerateRequest
 
 Figures = dict[str, Any]
 """Of one part, as JSON has them; a name ends in its unit."""
+POLICY = "bench-0"
+"""On the servers of the bench."""
 
 
 class Work:
@@ -30,11 +32,11 @@ class Work:
         """Those of the first groups, in the run's order."""
         return [self._order(group_id) for group_id in range(1, groups + 1)]
 
-    def requests(self, policy: str | None) -> list[GenerateRequest]:
-        """A full buffer as the collector asks for it: a request for each group."""
+    def requests(self) -> list[GenerateRequest]:
+        """A full buffer as the collector asks for it: a request for each group, by the newest version."""
         return [
             GenerateRequest(
-                policy=policy,
+                policy=POLICY,
                 prompts=[self.prompter.prompt_ids(problem)],
                 n=self.config.group_size,
                 sampling=self.prompter.sampling(self.config.temperature, self.config.max_tokens),

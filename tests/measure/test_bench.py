@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rl.bench import USUAL
+from rl.bench import PARTS, USUAL
 from rl.core.config import TrainConfig
 from rl.learner.policy import Policy
 from rl.measure.learning import flops_per_token
+from rl.measure.whole import WARM_UP
 from rl.measure.work import Pairs, quantiles
 from rl.problems.starter import STARTER_MODELS
 
@@ -38,7 +39,7 @@ def test_flops_of_a_token_by_hand() -> None:
 
 @pytest.mark.e2e
 def test_every_part_is_measured(tmp_path: Path) -> None:
-    command = [*BENCH, "--rounds=1", "--json", f"--folder={tmp_path / 'bench'}"]
+    command = [*BENCH, f"--parts={','.join(PARTS)}", "--rounds=1", "--json", f"--folder={tmp_path / 'bench'}"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     *said, last = answer.stdout.splitlines()
@@ -54,7 +55,11 @@ def test_every_part_is_measured(tmp_path: Path) -> None:
     assert whole["samples_per_s"] >= whole["trained_samples_per_s"]
     assert 0 < result["learner"]["mfu"] < 1
     first_token = result["publishing"]["first_token"]
-    assert 0 < first_token["p50_s"] <= first_token["p99_s"]
+    assert 0 < result["publishing"]["engine_load"]["p50_s"] < first_token["p50_s"] <= first_token["p99_s"]
+    growth = result["growth"]
+    assert min(growth[name]["ratio"] for name in ("buffer", "problems", "length")) > 0
+    assert growth["steps"] == 100 - WARM_UP - 1
+    assert {"server", "learner", "collector"} <= growth["grown_bytes"].keys()
     assert result["settings"]["batch"] == 32
 
 
