@@ -15,17 +15,20 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 class SortedLora(PunicaWrapperCPU):  # type: ignore[misc]
     """Takes the place of vLLM's wrapper (`Platform.get_punica_wrapper`), for linear layers.
 
-    The tokens of a batch are sorted by adapter, so that those of one adapter are rows of one matrix.
+    The tokens of a batch are sorted by adapter, so that those of one adapter are rows of one matrix. Only what adapters
+    add to them is sorted, and goes back to them once: to sort `y` and put it back cost twice as much.
     """
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """Called when the adapters of a batch's tokens change."""
         super().update_metadata(*args, **kwargs)
         index: Tensor = self.token_lora_indices  # the adapter's slot for each token, negative for the base model
-        slots, counts = torch.unique(index, return_counts=True)
+        adapted = index >= 0
+        slots, counts = torch.unique(index[adapted], return_counts=True)
         bounds = pairwise(accumulate(counts.tolist(), initial=0))
-        self._runs = [(slot, slice(*bound)) for slot, bound in zip(slots.tolist(), bounds, strict=True) if slot >= 0]
-        self._order = index.argsort(stable=True) if len(slots) > 1 else None
+        self._runs = [(slot, slice(*bound)) for slot, bound in zip(slots.tolist(), bounds, strict=True)]
+        mixed = bool((index != index[:1]).any())
+        self._order = index.argsort(stable=True)[int((~adapted).sum()) :] if mixed else None
 
     def add_lora_linear(
         self,
@@ -46,15 +49,19 @@ class SortedLora(PunicaWrapperCPU):  # type: ignore[misc]
             lora_b_stacked: (slots, 1, outputs of that layer, rank).
             output_slices: the number of outputs of each layer.
         """
-        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        x = x.float()
-        sorted_x, sorted_y = x, y
-        if self._order is not None:
-            sorted_x, sorted_y = (rows.index_select(0, self._order) for rows in (x, y))
+        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1]).float()
         columns = [slice(*bound) for bound in pairwise(accumulate(output_slices, initial=0))]
-        for slot, rows in self._runs:
-            for a, b, outputs in zip(lora_a_stacked, lora_b_stacked, columns, strict=True):
-                shrunk = sorted_x[rows] @ a[slot, 0].float().T
-                sorted_y[rows, outputs].addmm_(shrunk.to(y.dtype), b[slot, 0].to(y.dtype).T, alpha=scale)
-        if self._order is not None:
-            y.index_copy_(0, self._order, sorted_y)
+        layers = list(zip(lora_a_stacked, lora_b_stacked, columns, strict=True))
+        if self._order is None:  # one adapter for all tokens, or none
+            for slot, tokens in self._runs:
+                for a, b, outputs in layers:
+                    shrunk = x @ a[slot, 0].float().T
+                    y[tokens, outputs].addmm_(shrunk.to(y.dtype), b[slot, 0].to(y.dtype).T, alpha=scale)
+            return
+        x = x.index_select(0, self._order)
+        added = y.new_empty(len(x), y.shape[-1])
+        for slot, tokens in self._runs:
+            for a, b, outputs in layers:
+                shrunk = x[tokens] @ a[slot, 0].float().T
+                torch.mm(shrunk.to(y.dtype), b[slot, 0].to(y.dtype).T, out=added[tokens, outputs])
+        y.index_add_(0, self._order, added, alpha=scale)
