@@ -107,7 +107,6 @@ class Supervisor:
                 tail = MetricsTail(run.metrics_file)
                 watched = self._watch(crew, tail, console)
                 for _ in watched:
-                    self._ended = self._ended or ending(config, self._records.values())
                     if crew.done or self._interrupts > 1:
                         break
                     self._stop_in_time(console)
@@ -133,10 +132,18 @@ class Supervisor:
         self._home.bring()
         step = checkpoint.go_back(self._run, self._buffer, say)
         self._home.lend(step)
-        self._records = {key_of(record): record for record in self._run.records() if record["step"] <= step}
+        self._records = {}
+        for record in self._run.records():
+            if record["step"] <= step:
+                self._remember(record)
         self._ended = ending(self._config, self._records.values())
         self._buffer.ask_stop(self._ended is not None or self._interrupts > 0)
         return step
+
+    def _remember(self, record: Record) -> None:
+        """What a reason to end is found in; of all the rest a long run has too much."""
+        if record["kind"] in ("step", "eval"):
+            self._records[key_of(record)] = record
 
     def _crew(self, children: Children, console: TrainConsole) -> Crew:
         return Crew(
@@ -163,11 +170,13 @@ class Supervisor:
             self._vitals.turn()
             metrics.OVERDUE.set(console.overdue)
             self._home.look()
-            for news in self._elsewhere.look() if self._elsewhere else ():
-                console.say(news)
-            for record in tail.records():
-                self._records[key_of(record)] = record
-                console.show(record)
+            for words in self._elsewhere.look() if self._elsewhere else ():
+                console.say(words)
+            if news := list(tail.records()):
+                for record in news:
+                    self._remember(record)
+                    console.show(record)
+                self._ended = self._ended or ending(self._config, self._records.values())
             for accident in crew.look():
                 console.say(str(accident))
                 metrics.RESTARTS.labels(accident.worker).inc()

@@ -54,7 +54,8 @@ class Watch:
         return {role: max(resident for _, resident in looks) for role, looks in self._looks.items()}
 
     def grown_bytes(self, begin: float) -> dict[str, float]:
-        """By how much resident memory has grown from the second tenth of the time since `begin` to the last, by role.
+        """By how much resident memory has grown over the second half of the time since `begin`, by role: in the first a
+        server's cache is written to for the first time.
 
         Args:
             begin: of the monotonic clock.
@@ -63,7 +64,7 @@ class Watch:
         for role, looks in self._looks.items():
             resident = [bytes_ for at, bytes_ in looks if at >= begin]
             if tenth := len(resident) // 10:
-                grown[role] = median(resident[-tenth:]) - median(resident[tenth : 2 * tenth])
+                grown[role] = median(resident[-tenth:]) - median(resident[5 * tenth : 6 * tenth])
         return grown
 
     def cpu_s(self) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """What a run says in the terminal: a progress bar, and one line of about ten numbers a step."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -46,11 +47,16 @@ class MetricsTail:
 
     def _record(self, line: bytes) -> Record:
         try:
-            record: Record = json.loads(line)
+            record: Record = json.loads(line, object_pairs_hook=_with_shared_names)
             key_of(record)
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{self._path} cannot be read: {error!r}", fix=OTHER_VERSION) from None
         return record
+
+
+def _with_shared_names(pairs: Sequence[tuple[str, Any]]) -> Record:
+    """A long run's records have the same names, which are most of their memory."""
+    return {sys.intern(name): value for name, value in pairs}
 
 
 def terminal_width() -> int | None:

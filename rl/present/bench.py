@@ -71,7 +71,7 @@ def _growth(f: Figures) -> Iterator[str]:
         part = f[name]
         yield f"growth       {what}: {part['ratio']:.2f} × the tokens/s ({_all(part['ratios'])})"
     grown = ", ".join(f"{role} {by / 2**20:+.1f}" for role, by in f["grown_bytes"].items())
-    yield f"  MiB more   {grown} over {f['steps']:,} steps, from their second tenth to their last"
+    yield f"  MiB more   {grown} over the second half of {f['steps']:,} steps"
 
 
 def _trl(f: Figures) -> Iterator[str]:
