@@ -18,16 +18,17 @@ BRIEF = {"eval_problems": 8, "eval_samples": 1, "wandb": "off"}
 
 
 def begin_run(run: Path, settings: Mapping[str, Any], log: Path, *argv: str) -> "subprocess.Popen[bytes]":
-    """`rl.train` with brief evaluations, nobody told of it, and a database of its own.
+    """`rl.train` with brief evaluations, nobody told of it, and a database of its own. Why it failed is on stderr.
 
     Args:
         settings: that differ from the defaults.
+        log: takes its stdout.
         argv: further arguments.
     """
     command = [sys.executable, "-m", "rl.train", "--run-dir", str(run), *argv, *cli.as_flags({**BRIEF, **settings})]
     env = {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
     with log.open("w") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output, env=env)
+        return subprocess.Popen(command, stdout=output, env=env)
 
 
 def record_rollouts(config: TrainConfig, given: Mapping[str, Any], groups: int, out: Path) -> Path:
@@ -40,7 +41,7 @@ def record_rollouts(config: TrainConfig, given: Mapping[str, Any], groups: int, 
         The directory of the run.
 
     Raises:
-        TallyError: the run failed; `out/recording.log` says why.
+        TallyError: the run failed; `out/recording.log` and stderr say why.
     """
     steps = config.steps + -(-groups * config.group_size // config.batch)
     settings = {"eval_every": steps, **given, "lr": STILL, "steps": steps, "save_every": steps}

@@ -38,7 +38,7 @@ def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: 
         given: the settings that differ from the defaults.
 
     Raises:
-        TallyError: the run failed; its output is in `folder`.
+        TallyError: the run failed; stderr and its log in `folder` say why.
     """
     run, log = RunDir(folder / name), folder / f"{name}.log"
     last = config.steps - 1  # after the last one the samplers stop
