@@ -91,7 +91,7 @@ async def test_wire_beyond_its_share_is_told_in_its_own_body(client_of, engine, 
 
 
 async def test_run_of_a_large_buffer_and_its_evaluation_fit(held, wire, engine):
-    groups, questions, at_a_time = 4096 // 8, 16, 5 * engine.facts.max_num_seqs // 4 // 8
+    groups, questions, at_a_time = 4096 // 8, 16, 8 * engine.facts.max_num_seqs // 5 // 8
     async with held(*(wire(n=8) for _ in range(groups + questions)), running=at_a_time) as tasks:
         assert engine.running == at_a_time
     assert {task.result().status_code for task in tasks} == {200}
