@@ -20,8 +20,9 @@ from rl.problems.models import resolve_model
 from rollout_server.schema import AdapterReceipt, GenerateRequest
 
 EVERY_S = 1.0
+LOOK_S = 0.1
 PUBLISHES = 8
-"""In a round."""
+"""In a round, or twice as many and so on where requests take long."""
 MOVE = 1e-3
 """What is added to the adapter's weights between two versions, times a normal number."""
 Took = tuple[float, float]
@@ -67,24 +68,29 @@ async def _ready(url: str) -> None:
 
 
 async def _sampled(url: str, requests: Sequence[GenerateRequest], learner: Side | None) -> tuple[float, list[Took]]:
-    """Tokens a second while as many requests as these are always under way, and what each publish took."""
-    tokens, endless = 0, cycle(requests)
+    """Tokens a second while as many requests as these are always under way, and what each publish took.
+
+    Tokens are counted when their request ends, so that at least as many must end as are under way.
+    """
+    tokens, ended, endless, took = 0, 0, cycle(requests), list[Took]()
     async with ServerClient(url) as client, asyncio.TaskGroup() as tasks:
 
         async def ask() -> None:
-            nonlocal tokens
+            nonlocal tokens, ended
             while True:
                 answer = await client.generate(next(endless))
                 tokens += sum(len(c.token_ids) for siblings in answer.completions for c in siblings)
+                ended += 1
 
         asking = [tasks.create_task(ask()) for _ in requests]
-        await asyncio.sleep(EVERY_S)  # until as many end as begin
-        begin, tokens = time.perf_counter(), 0
-        if learner is None:
-            took = []
-            await asyncio.sleep(PUBLISHES * EVERY_S)
-        else:
-            took = await asyncio.to_thread(learner.call, _publish, url, requests, PUBLISHES)
+        while ended < len(requests):  # until as many end as begin
+            await asyncio.sleep(LOOK_S)
+        begin, tokens, ended = time.perf_counter(), 0, 0
+        while ended < len(requests):
+            if learner is None:
+                await asyncio.sleep(PUBLISHES * EVERY_S)
+            else:
+                took += await asyncio.to_thread(learner.call, _publish, url, requests, PUBLISHES)
         rate = tokens / (time.perf_counter() - begin)
         for task in asking:
             task.cancel()
