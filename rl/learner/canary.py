@@ -69,9 +69,10 @@ class Comparison:
 
 
 class Canary:
-    """Args:
-    prompts: as tokens.
-    turnstile: of the policy.
+    """
+    Args:
+        prompts: as tokens.
+        turnstile: of the policy.
     """
 
     def __init__(self, policy: Policy, prompts: Sequence[list[int]], temperature: float, turnstile: Turnstile) -> None:

@@ -41,7 +41,7 @@ class Growth:
             "base": {},
             "buffer": {"buffer": TIMES * self._config.buffer},
             "problems": {"problems": self._all},
-            "length": {"steps": TIMES_LONG * self._config.steps},
+            "length": {"steps": TIMES_LONG * self._config.steps},  # the last, whose figures stay
         }
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(rounds):

@@ -62,7 +62,7 @@ class Watch:
         """
         grown = {}
         for role, looks in self._looks.items():
-            resident = [bytes_ for at, bytes_ in looks if at >= begin]
+            resident = [size for at, size in looks if at >= begin]
             if tenth := len(resident) // 10:
                 grown[role] = median(resident[-tenth:]) - median(resident[5 * tenth : 6 * tenth])
         return grown
