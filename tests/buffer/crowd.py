@@ -30,8 +30,9 @@ MARKS = {"r": Mark.RIGHT, "w": Mark.WRONG, "e": Mark.ERROR}
 
 @contextmanager
 def crowd(url: str, steps: int) -> Iterator[list[Future[int]]]:
-    """Has the processes make so many steps; yields what each will return, the learner first."""
-    with closing(_buffer(url)) as buffer:
+    """Has the processes make so many steps, or fewer if a stop is asked for. Yields what each will return, the
+    learner first."""
+    with closing(open_buffer(url)) as buffer:
         buffer.proved("p", 0, SHA256)
     with ProcessPoolExecutor(1 + COLLECTORS, mp_context=multiprocessing.get_context("spawn")) as pool:
         learner = pool.submit(learn, url, steps)
@@ -41,9 +42,11 @@ def crowd(url: str, steps: int) -> Iterator[list[Future[int]]]:
 def learn(url: str, steps: int) -> int:
     """Returns how many groups it has trained."""
     trained = 0
-    with closing(_buffer(url)) as buffer:
+    with closing(open_buffer(url)) as buffer:
         for step in range(1, 1 + steps):
             while not (batch := buffer.lease(3, policy_version=step - 1, max_staleness=CONFIG.staleness_bound)):
+                if buffer.stop_asked():
+                    return trained
                 time.sleep(LOOK_S)
             buffer.proved("p", step, SHA256)
             buffer.trained([group.id for group in batch])
@@ -56,7 +59,7 @@ def learn(url: str, steps: int) -> int:
 def collect(url: str, seed: int) -> int:
     """Returns how many groups it has put."""
     random_, put = random.Random(seed), 0
-    with closing(_buffer(url)) as buffer, closing(open_ledger(url)) as database:
+    with closing(open_buffer(url)) as buffer, closing(open_ledger(url)) as database:
         while not buffer.stop_asked():
             issued = buffer.issue()
             random_.shuffle(issued)
@@ -73,7 +76,7 @@ def _newest_version(database: Database) -> int:
         return db.scalar(sa.select(sa.func.max(proofs.c.version))) or 0
 
 
-def _buffer(url: str) -> Buffer:
+def open_buffer(url: str) -> Buffer:
     return Buffer(url, capacity=CONFIG.buffer, group_size=CONFIG.group_size)
 
 
