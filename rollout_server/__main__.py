@@ -143,23 +143,22 @@ def _engine(args: argparse.Namespace) -> "Engine":
         _fail(f"--max-lora-rank is {args.max_lora_rank}", f"take 1 to {LORA_RANKS[-1]}, the highest that vLLM serves")
     if args.max_loras < 1:
         _fail(f"--max-loras is {args.max_loras}", "take 1 or more")
-    return VllmEngine(
-        Options(
-            model=args.model,
-            served_name=args.served_name,
-            trust_remote_code=args.trust_remote_code,
-            dtype=args.dtype,
-            max_lora_rank=args.max_lora_rank,
-            max_loras=args.max_loras,
-            keep=args.keep,
-            max_model_len=args.max_model_len,
-            max_num_seqs=args.max_num_seqs,
-            gpu_memory=args.gpu_memory,
-            cpu_cache=args.cpu_cache,
-            engine_metrics=args.engine_metrics,
-            seed=args.seed,
-        )
+    options = Options(
+        model=args.model,
+        served_name=args.served_name,
+        trust_remote_code=args.trust_remote_code,
+        dtype=args.dtype,
+        max_lora_rank=args.max_lora_rank,
+        max_loras=args.max_loras,
+        keep=args.keep,
+        max_model_len=args.max_model_len,
+        max_num_seqs=args.max_num_seqs,
+        gpu_memory=args.gpu_memory,
+        cpu_cache=args.cpu_cache,
+        engine_metrics=args.engine_metrics,
+        seed=args.seed,
     )
+    return VllmEngine(options)
 
 
 async def _serve(
@@ -171,7 +170,7 @@ async def _serve(
     from rollout_server import connections
     from rollout_server.access import OWN_NAMES
     from rollout_server.app import create_app
-    from rollout_server.errors import DivergedError, EngineError
+    from rollout_server.errors import DivergedError, EngineError, KilledError
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -205,7 +204,7 @@ async def _serve(
         raise error
     if beating:
         beating.cancel()
-    if error and not loaded.is_set():
+    if error and not loaded.is_set() and not isinstance(error, KilledError):
         return _NOT_LOADED
     if isinstance(error, DivergedError):
         return _DIVERGED

@@ -148,7 +148,7 @@ def create_app(
     @app.get("/metrics", response_class=Response, responses=METRICS | refusals())
     async def measured() -> Response:
         metrics.READY.set(_health(engine, model).status == "ready")
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest() + await engine.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     app.openapi = partial(describe, app, locked=key is not None)  # type: ignore[method-assign]
     return app

@@ -2,8 +2,12 @@
 
 ApiError            one request cannot be answered; becomes an `ErrorBody`, the server goes on
 EngineError         the engine could not start or died; pending requests fail and the process ends with exit code 3 or 5
-└── DivergedError   it was given up, as a policy's log-probabilities are not finite; exit code 4
+├── DivergedError   it was given up, as a policy's log-probabilities are not finite; exit code 4
+└── KilledError     its process was ended by somebody else; exit code 5
 """
+
+from collections.abc import Callable
+from functools import partial
 
 _LONGEST_DETAIL = 1000
 """Characters: what was sent may be megabytes."""
@@ -28,6 +32,11 @@ class ApiError(Exception):
         self.fix = fix
         self.retry_after_s = retry_after_s
 
+    def __reduce__(self) -> tuple[Callable[..., "ApiError"], tuple[int, str, str]]:
+        """As an engine may be in another process."""
+        make = partial(ApiError, fix=self.fix, retry_after_s=self.retry_after_s)
+        return make, (self.status, self.title, self.detail)
+
 
 class EngineError(Exception):
     """The engine is not there: it could not load its model, or it died."""
@@ -35,3 +44,7 @@ class EngineError(Exception):
 
 class DivergedError(EngineError):
     """What it samples by has diverged: another engine would meet that again."""
+
+
+class KilledError(EngineError):
+    """Nothing that was asked of it is to blame: another engine may well go on."""

@@ -95,13 +95,12 @@ class _Api:
 
     async def tokenized(self, prompts_of: Callable[[B, Tokenizer], T], body: B) -> T:
         """Tokenizes in a thread, as a long text takes seconds. Raises ApiError 422 when the model has no tokenizer."""
-        tokenizer = self._engine.facts.tokenizer
-        if tokenizer is None:
-            fix = (
-                "Ask /v1/generate, whose wire is tokens, or serve a model with a tokenizer: the log says what it lacks."
-            )
-            raise invalid("the model that is served has no tokenizer", fix=fix)
+        load = self._engine.facts.tokenizer
         async with self._tokenizing:  # it is not to be shared between threads
+            tokenizer = await asyncio.to_thread(load) if load else None
+            if tokenizer is None:
+                fix = "Ask /v1/generate, whose wire is tokens, or serve a model with a tokenizer: the log says more."
+                raise invalid("the model that is served has no tokenizer", fix=fix)
             return await asyncio.to_thread(prompts_of, body, tokenizer)
 
     def asked(

@@ -86,7 +86,7 @@ def _sample(requests: Sequence[GenerateRequest], by_adapter: bool) -> float:
     """Tokens a second of the offline engine."""
     from vllm.inputs import tokens_input
 
-    from rollout_server.engines.vllm import token_params
+    from rollout_server.engines.vllm_process import token_params
 
     prompts = [tokens_input(prompt) for request in requests for prompt in request.prompts]
     lora = _offline["adapter"] if by_adapter else None

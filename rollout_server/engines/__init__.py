@@ -1,6 +1,6 @@
 """What the server asks of an engine: vllm.py samples from a model, scripted.py says what a test told it."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -57,8 +57,8 @@ class Facts:
     """Completions that are sampled at the same time."""
     linear_shapes: Mapping[str, tuple[int, int]]
     """(outputs, inputs) of each linear layer by its path in transformers, e.g. model.layers.0.mlp.up_proj."""
-    tokenizer: Tokenizer | None = None
-    """None for a model that comes without one: it serves tokens, and no text."""
+    tokenizer: Callable[[], Tokenizer | None] | None = None
+    """Loads it. A model that comes without one serves tokens, and no text."""
     seeds: bool = False
     """Whether a request may have a seed of its own."""
 
@@ -168,6 +168,10 @@ class Engine(Protocol):
 
     async def remove_adapter(self, adapter: Adapter) -> None:
         """Forget the adapter; nobody uses it any more, and its files go afterwards."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """What it measures itself, in Prometheus' text format."""
         ...
 
 

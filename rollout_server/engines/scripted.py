@@ -40,7 +40,7 @@ FACTS = Facts(
     max_loras=4,
     max_num_seqs=512,
     linear_shapes={"model.layers.0.self_attn.q_proj": (8, 4), "model.layers.0.mlp.up_proj": (16, 4)},
-    tokenizer=CharacterTokenizer(),
+    tokenizer=CharacterTokenizer,
 )
 
 
@@ -150,6 +150,9 @@ class ScriptedEngine:
 
     async def remove_adapter(self, adapter: Adapter) -> None:
         del self.loaded[adapter.id]
+
+    async def metrics(self) -> bytes:
+        return b""
 
 
 def _limited(tokens: list[int], limit: int) -> tuple[list[int], FinishReason]:

@@ -2,11 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout_server.engines import Facts
-from rollout_server.engines.vllm_text import load_tokenizer
+from rollout_server.engines.vllm_text import tokenizer_of
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
@@ -83,10 +84,11 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
     import torch
     from vllm import EngineArgs, LLMEngine
 
-    tokenizer = load_tokenizer(options.model, trust_remote_code=options.trust_remote_code)
+    tokenizer = partial(tokenizer_of, options.model, trust_remote_code=options.trust_remote_code)
+    speaks = tokenizer() is not None
     args = EngineArgs(
         served_model_name=options.served_name,
-        skip_tokenizer_init=tokenizer is None,  # it has a part in requests of text alone
+        skip_tokenizer_init=not speaks,  # it has a part in requests of text alone
         disable_log_stats=not options.engine_metrics,
         **settings,
     )
@@ -98,7 +100,7 @@ def load(options: Options) -> tuple["LLMEngine", Facts]:
         max_loras=options.max_loras,
         max_num_seqs=engine.vllm_config.scheduler_config.max_num_seqs,
         linear_shapes=_linear_shapes(options),
-        tokenizer=tokenizer,
+        tokenizer=tokenizer if speaks else None,
         seeds=torch.cuda.is_available(),  # on CPU a seeded request whose prefill is chunked ends the engine
     )
     return engine, facts

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,12 @@ def load_tokenizer(model: str, *, trust_remote_code: bool) -> Tokenizer | None:
         return None
     empty = len(tokenizer) <= len(tokenizer.all_special_ids)  # transformers makes one where there are no files
     return None if empty else cast(Tokenizer, tokenizer)
+
+
+@cache
+def tokenizer_of(model: str, *, trust_remote_code: bool) -> Tokenizer | None:
+    """The same one each time in a process."""
+    return load_tokenizer(model, trust_remote_code=trust_remote_code)
 
 
 def sampling_params(request: TextRequest) -> "SamplingParams":

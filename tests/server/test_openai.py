@@ -205,7 +205,7 @@ class Slow(scripted.CharacterTokenizer):
 
 async def test_long_text_holds_nobody_up(ai, client, monkeypatch):
     slow = Slow()
-    monkeypatch.setattr(scripted, "FACTS", replace(scripted.FACTS, tokenizer=slow))
+    monkeypatch.setattr(scripted, "FACTS", replace(scripted.FACTS, tokenizer=lambda: slow))
     asking = asyncio.create_task(ai.completions.create(model=BASE, prompt="a"))
     await asyncio.to_thread(slow.begun.wait, 10)
     assert (await client.post("/v1/generate", json={"prompts": [[1]], "sampling": {"max_tokens": 1}})).is_success
@@ -287,7 +287,7 @@ class NoTemplate(scripted.CharacterTokenizer):
 
 @pytest.mark.parametrize(
     ("tokenizer", "says"),
-    [(None, "no tokenizer"), (NoTemplate(), "no chat template"), (Template(), "roles must alternate")],
+    [(None, "no tokenizer"), (NoTemplate, "no chat template"), (Template, "roles must alternate")],
 )
 async def test_model_that_cannot_chat(ai, monkeypatch, tokenizer, says):
     monkeypatch.setattr(scripted, "FACTS", replace(scripted.FACTS, tokenizer=tokenizer))

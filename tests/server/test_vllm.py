@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 import pytest
 
-from rollout_server.engines.vllm import out_of_memory
+from rollout_server.engines.vllm_process import out_of_memory
 from rollout_server.engines.vllm_text import load_tokenizer
 from rollout_server.schema import GenerateResponse, Health
 

@@ -1,11 +1,9 @@
 """What the server tells of itself: /health and /ready are true, /metrics counts what was done and what was refused."""
 
 import asyncio
-import os
-import subprocess
-import sys
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,7 +12,7 @@ from rollout_server import __main__ as server
 from rollout_server.app import create_app
 from rollout_server.engines import STILL_S
 from rollout_server.engines.scripted import ScriptedEngine
-from rollout_server.schema import Health
+from rollout_server.schema import GenerateRequest, Health, Sampling
 
 WIRE = {"prompts": [[1, 2], [3]], "n": 2, "sampling": {"max_tokens": 4}}
 GUEST = {"model": "scripted", "prompt": ["abc", "d"], "max_tokens": 4}
@@ -176,41 +174,33 @@ async def test_pulse_beats_while_the_engine_does(engine, tmp_path, monkeypatch):
     beating.cancel()
 
 
-HELD = """
-import asyncio, threading, sys
-from rollout_server.engines.vllm import VllmEngine
-from rollout_server.engines.vllm_load import Options
+@pytest.fixture
+async def vllm():
+    """vLLM in its process, and that."""
+    from rl.problems.starter import STARTER_MODEL
+    from rollout_server.engines.vllm import VllmEngine
+    from rollout_server.engines.vllm_load import Options
 
-async def main():
-    engine = VllmEngine(Options(model=sys.argv[1], cpu_cache=0.1))
+    engine = VllmEngine(Options(model=str(STARTER_MODEL), cpu_cache=0.1))
     assert engine.silent_s == 0
     await engine.start()
-    await engine._call(lambda _: None)
-    while engine.silent_s:
-        await asyncio.sleep(0.001)
-    begun, go = threading.Event(), threading.Event()
-    call = asyncio.create_task(engine._call(lambda _: (begun.set(), go.wait())))
-    await asyncio.to_thread(begun.wait)
-    first = engine.silent_s
-    await asyncio.sleep(0.01)
-    assert engine.silent_s > first
-    go.set()
-    await call
-    while engine.silent_s:
-        await asyncio.sleep(0.001)
+    (process,) = psutil.Process().children()
+    yield engine, process
     engine.close()
     await engine.join()
-    print("as it should")
-
-asyncio.run(main())
-"""
 
 
 @pytest.mark.vllm
-def test_silence_of_vllm_is_that_of_its_thread():
-    from rl.problems.starter import STARTER_MODEL
-
-    result = subprocess.run(
-        [sys.executable, "-c", HELD, str(STARTER_MODEL)], capture_output=True, text=True, timeout=250, env=os.environ
-    )
-    assert result.stdout.endswith("as it should\n"), result.stderr
+@pytest.mark.anyio
+async def test_silence_of_vllm_is_that_of_its_process(vllm):
+    engine, process = vllm
+    request = GenerateRequest(prompts=[[1, 2]], n=4, sampling=Sampling(max_tokens=200))
+    await engine.generate(request, None)
+    assert engine.silent_s == 0
+    process.suspend()
+    sampling = asyncio.create_task(engine.generate(request, None))
+    silences = [await asyncio.sleep(0.01, engine.silent_s) for _ in range(4)]
+    assert silences[1:] == sorted(set(silences[1:])), "ever longer"
+    process.resume()
+    await sampling
+    assert engine.silent_s == 0
