@@ -61,7 +61,7 @@ def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: 
         raise TallyError(f"the measured run ended with exit code {process.returncode}", fix=f"see {log}")
     busy = {role: (cpu[role] - cpu_begin.get(role, 0.0)) / seconds for role in cpu}
     figures = _of_records(run, config, last)
-    figures["idle"] |= {"sampler": 1 - sampled_s / seconds}
+    figures["idle"] |= {"sampler": max(0.0, 1 - sampled_s / seconds)}  # the clocks are two processes'
     return run, figures | {"cpu_cores": busy, "peak_memory_bytes": watch.peak_bytes, "grown_bytes": grown}
 
 

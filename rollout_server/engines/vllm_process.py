@@ -1,7 +1,7 @@
 """python -m rollout_server.engines.vllm_process FD: the process that steps vLLM's engine; vllm.py speaks to it.
 
-One thread takes what was asked, between two steps, and gives what the last one made. It is the server's child and ends
-with it, however that ends. Only public calls of `LLMEngine` are used.
+One thread does all: between two steps it takes what was asked, and gives what the last step has made. It is the
+server's child and ends with it, however that ends. Only public calls of `LLMEngine` are used.
 """
 
 import ctypes
@@ -126,12 +126,8 @@ class Sampler:
                 return False
             try:
                 getattr(self, method)(number, *args)
-            except ApiError as error:
-                self._line.send([(number, True, error)])
             except Exception as error:  # of this request: the engine goes on
-                told = RuntimeError(one_line(error))  # vLLM's own exceptions cannot be unpickled without vLLM
-                told.add_note(traceback.format_exc())
-                self._line.send([(number, True, told)])
+                self._line.send([(number, True, _told(error))])
         return True
 
     def generate(self, number: int, request: GenerateRequest, adapter: Adapter | None) -> None:
@@ -195,7 +191,12 @@ class Sampler:
                 asked.missing.discard(output.request_id)
             if not asked.missing:
                 del self._asked[number]
-            yield number, not asked.missing, self._given(asked, index, output)
+            try:
+                reply = number, not asked.missing, self._given(asked, index, output)
+            except Exception as error:
+                self.abort(number)
+                reply = number, True, _told(error)
+            yield reply
 
     def _given(self, asked: _Asked, prompt: int, output: "RequestOutput") -> Any:
         """Plain tuples for tokens: the server makes its answer of them, and has more time."""
@@ -257,6 +258,15 @@ def one_line(error: BaseException) -> str:
     lines = said.strip().splitlines()
     first = shorten(lines[0], _REASON_CHARS, placeholder=" …") if lines else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _told(error: Exception) -> Exception:
+    """What the server is told of it; vLLM's own exceptions cannot be unpickled without vLLM."""
+    if isinstance(error, ApiError):
+        return error
+    told = RuntimeError(one_line(error))
+    told.add_note(traceback.format_exc())
+    return told
 
 
 def _live(line: Line) -> None:
