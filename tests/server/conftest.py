@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import uvicorn
 from safetensors.numpy import save as save_arrays
@@ -165,6 +166,20 @@ def ready_server(server_process):
             yield process, client
 
     return start
+
+
+@pytest.fixture(scope="session")
+def engine_of():
+    """Finds vLLM's process under that of its server, as soon as it is there."""
+
+    def find(pid) -> psutil.Process:
+        while True:
+            for child in psutil.Process(pid).children():
+                with suppress(psutil.NoSuchProcess):
+                    if "rollout_server.engines.vllm_process" in child.cmdline():
+                        return child
+
+    return find
 
 
 @pytest.fixture(scope="session")

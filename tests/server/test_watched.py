@@ -1,9 +1,9 @@
 """What the server tells of itself: /health and /ready are true, /metrics counts what was done and what was refused."""
 
 import asyncio
+import os
 
 import httpx
-import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -175,7 +175,7 @@ async def test_pulse_beats_while_the_engine_does(engine, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-async def vllm():
+async def vllm(engine_of):
     """vLLM in its process, and that."""
     from rl.problems.starter import STARTER_MODEL
     from rollout_server.engines.vllm import VllmEngine
@@ -184,8 +184,7 @@ async def vllm():
     engine = VllmEngine(Options(model=str(STARTER_MODEL), cpu_cache=0.1))
     assert engine.silent_s == 0
     await engine.start()
-    (process,) = psutil.Process().children()
-    yield engine, process
+    yield engine, engine_of(os.getpid())
     engine.close()
     await engine.join()
 
