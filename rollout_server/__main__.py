@@ -40,7 +40,7 @@ def main() -> NoReturn:
     with tempfile.TemporaryDirectory(prefix="rollout-server-") as folder:
         code = uvloop.run(_serve(engine, listener, Path(folder), key, args))
     sys.stderr.flush()
-    os._exit(code)  # an engine that is still loading can neither be interrupted nor waited for
+    os._exit(code)  # ends an engine that is still loading, too
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,6 +108,7 @@ def _listener(args: argparse.Namespace) -> socket.socket:
             _fail(f"--fd {args.fd} is no socket: {error.strerror}", fix)
         if listener.family not in (socket.AF_INET, socket.AF_INET6):
             _fail(f"--fd {args.fd} is a socket of {listener.family.name}", fix)
+        listener.set_inheritable(False)  # the engine's process has no part in it
         return listener
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
@@ -143,22 +144,23 @@ def _engine(args: argparse.Namespace) -> "Engine":
         _fail(f"--max-lora-rank is {args.max_lora_rank}", f"take 1 to {LORA_RANKS[-1]}, the highest that vLLM serves")
     if args.max_loras < 1:
         _fail(f"--max-loras is {args.max_loras}", "take 1 or more")
-    options = Options(
-        model=args.model,
-        served_name=args.served_name,
-        trust_remote_code=args.trust_remote_code,
-        dtype=args.dtype,
-        max_lora_rank=args.max_lora_rank,
-        max_loras=args.max_loras,
-        keep=args.keep,
-        max_model_len=args.max_model_len,
-        max_num_seqs=args.max_num_seqs,
-        gpu_memory=args.gpu_memory,
-        cpu_cache=args.cpu_cache,
-        engine_metrics=args.engine_metrics,
-        seed=args.seed,
+    return VllmEngine(
+        Options(
+            model=args.model,
+            served_name=args.served_name,
+            trust_remote_code=args.trust_remote_code,
+            dtype=args.dtype,
+            max_lora_rank=args.max_lora_rank,
+            max_loras=args.max_loras,
+            keep=args.keep,
+            max_model_len=args.max_model_len,
+            max_num_seqs=args.max_num_seqs,
+            gpu_memory=args.gpu_memory,
+            cpu_cache=args.cpu_cache,
+            engine_metrics=args.engine_metrics,
+            seed=args.seed,
+        )
     )
-    return VllmEngine(options)
 
 
 async def _serve(

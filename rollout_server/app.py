@@ -148,7 +148,8 @@ def create_app(
     @app.get("/metrics", response_class=Response, responses=METRICS | refusals())
     async def measured() -> Response:
         metrics.READY.set(_health(engine, model).status == "ready")
-        return Response(generate_latest() + await engine.metrics(), media_type=CONTENT_TYPE_LATEST)
+        engines = await engine.metrics()
+        return Response(generate_latest() + engines, media_type=CONTENT_TYPE_LATEST)
 
     app.openapi = partial(describe, app, locked=key is not None)  # type: ignore[method-assign]
     return app

@@ -3,7 +3,7 @@
 ApiError            one request cannot be answered; becomes an `ErrorBody`, the server goes on
 EngineError         the engine could not start or died; pending requests fail and the process ends with exit code 3 or 5
 ├── DivergedError   it was given up, as a policy's log-probabilities are not finite; exit code 4
-└── KilledError     its process was ended by somebody else; exit code 5
+└── KilledError     a signal ended its process; exit code 5
 """
 
 from collections.abc import Callable
@@ -47,4 +47,4 @@ class DivergedError(EngineError):
 
 
 class KilledError(EngineError):
-    """Nothing that was asked of it is to blame: another engine may well go on."""
+    """A signal has ended its process: another one may well go on."""

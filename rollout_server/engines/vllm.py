@@ -6,19 +6,22 @@ minute of start on CPU, and a core that spins.
 
 import asyncio
 import itertools
+import os
 import pickle
 import socket
+import subprocess
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from functools import partial
 from signal import Signals
 from time import monotonic
 from typing import Any
 
 from rollout_server.engines import Adapter, Facts, Piece, Status, TextRequest
+from rollout_server.engines.line import LIFE, SIZE_BYTES, Reply, be_a_child, packed
 from rollout_server.engines.vllm_load import Options
-from rollout_server.engines.vllm_process import LIFE, SIZE_BYTES, Reply, packed
 from rollout_server.errors import EngineError, KilledError
 from rollout_server.schema import Completion, FinishReason, GenerateRequest
 
@@ -56,18 +59,19 @@ class VllmEngine:
         return monotonic() - self._heard if self._asked else 0.0
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[None] = loop.create_future()
-        self._ended: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ours, theirs = socket.socketpair()
         with theirs:
-            command = (sys.executable, "-m", "rollout_server.engines.vllm_process", str(theirs.fileno()))
-            self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            process = subprocess.Popen(  # the event loop's own way would undo what the child does before its exec
+                (sys.executable, "-m", "rollout_server.engines.vllm_process", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                preexec_fn=partial(be_a_child, os.getpid()),
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._send(self._options)
-        self._reading = asyncio.create_task(self._read(reader, self._writer))
+        self._living = asyncio.create_task(self._live(process, reader, self._writer))
         await self._loaded
 
     async def join(self) -> None:
@@ -76,8 +80,7 @@ class VllmEngine:
             raise self._failure
 
     def close(self) -> None:
-        if self._writer and not self._failure:
-            self._send(("stop", LIFE))
+        self._send(("stop", LIFE))
 
     async def generate(self, request: GenerateRequest, adapter: Adapter | None) -> list[list[Completion]]:
         version = adapter.version if adapter else None
@@ -120,60 +123,77 @@ class VllmEngine:
             self._heard = monotonic()
         number = next(self._numbers)
         replies = self._asked[number] = asyncio.Queue()
+        self._send((method, number, *args))
         last = False
         try:
-            self._send((method, number, *args))
             while not last:
                 last, value = await replies.get()
                 if isinstance(value, Exception):
                     raise value
                 yield value
         finally:
-            del self._asked[number]
             if not last:
                 self._send(("abort", number))
 
     def _send(self, message: Any) -> None:
-        assert self._writer, "the process was started"
-        self._writer.write(packed(message))
+        if self._writer and not self._writer.is_closing():
+            self._writer.write(packed(message))
 
-    async def _read(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """What the process says, until it has ended."""
-        said_why, failure = False, None
-        with suppress(EOFError, ConnectionError):
-            while True:
-                size = int.from_bytes(await reader.readexactly(SIZE_BYTES))
-                replies: list[Reply] = pickle.loads(await reader.readexactly(size))
-                self._heard = monotonic()
-                for number, last, value in replies:
-                    if number == LIFE and last:
-                        said_why, failure = True, value
-                    elif number == LIFE:
-                        self._on_loaded(value)
-                    elif asked := self._asked.get(number):  # else it was aborted meanwhile
-                        asked.put_nowait((last, value))
-        writer.close()
-        code = await self._process.wait()
-        if not said_why:
+    async def _live(self, process: subprocess.Popen[bytes], reader: StreamReader, writer: StreamWriter) -> None:
+        """Until the process has ended, and everybody who waits for it knows why."""
+        failure: EngineError | None
+        try:
+            failure = await self._listen(reader)
+        except (EOFError, ConnectionError):
+            self.status = "failed"
+            code = await asyncio.to_thread(process.wait)
             ending = f"was killed by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            failure = KilledError(f"the engine died: its process {ending} (model {self.model})")
+            kind = KilledError if code < 0 else EngineError
+            failure = kind(f"the engine died: its process {ending} (model {self.model})")
+        except Exception as error:  # nobody would notice
+            failure = EngineError(f"the engine's words cannot be read: {error!r} (model {self.model})")
+            process.kill()
         self._end(failure)
+        writer.close()
+        await asyncio.to_thread(process.wait)
+        self._ended.set_result(None)
+
+    async def _listen(self, reader: StreamReader) -> EngineError | None:
+        """What the process says that it ends by, which is nothing where it was told to.
+
+        Raises EOFError or ConnectionError when it goes without a word."""
+        while True:
+            size = int.from_bytes(await reader.readexactly(SIZE_BYTES))
+            replies: list[Reply] = pickle.loads(await reader.readexactly(size))
+            self._heard = monotonic()
+            for number, last, value in replies:
+                if number != LIFE:
+                    self._take(number, last, value)
+                elif last:
+                    failure: EngineError | None = value
+                    return failure
+                else:
+                    self._on_loaded(value)
+
+    def _take(self, number: int, last: bool, value: Any) -> None:
+        asked = self._asked.pop(number, None) if last else self._asked.get(number)
+        if asked:  # an aborted one may have two last ones
+            asked.put_nowait((last, value))
 
     def _on_loaded(self, facts: Facts) -> None:
-        self._facts = facts
-        self.status = "ready"
-        self._loaded.set_result(None)
+        self._facts, self.status = facts, "ready"
+        if not self._loaded.done():  # it may have been cancelled
+            self._loaded.set_result(None)
 
     def _end(self, failure: EngineError | None) -> None:
-        if failure:
-            self.status, self.detail = "failed", str(failure)
-            self._failure = failure
+        self._failure = failure
         error = failure or EngineError("the engine was closed")
+        self.status, self.detail = "failed", str(error)
         if not self._loaded.done():
             self._loaded.set_exception(error)
-        for replies in self._asked.values():
-            replies.put_nowait((True, error))
-        self._ended.set_result(None)
+        for asked in self._asked.values():
+            asked.put_nowait((True, error))
+        self._asked.clear()
 
 
 def _completion(

@@ -78,7 +78,7 @@ def engine_settings(options: Options) -> dict[str, Any]:
 
 
 def load(options: Options) -> tuple["LLMEngine", Facts]:
-    """Create the engine in this thread."""
+    """Create the engine in this process."""
     _check_exists(options.model)
     settings = engine_settings(options)
     import torch

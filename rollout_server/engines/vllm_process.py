@@ -1,15 +1,11 @@
 """python -m rollout_server.engines.vllm_process FD: the process that steps vLLM's engine; vllm.py speaks to it.
 
 One thread does all: between two steps it takes what was asked, and gives what the last step has made. It is the
-server's child and ends with it, however that ends. Only public calls of `LLMEngine` are used.
+server's child and ends with it. Only public calls of `LLMEngine` are used.
 """
 
-import ctypes
 import math
 import os
-import pickle
-import select
-import signal
 import socket
 import sys
 import traceback
@@ -17,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from textwrap import shorten
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import REGISTRY, Metric, generate_latest
+from prometheus_client import REGISTRY, Metric, ProcessCollector, generate_latest
 from pydantic import ValidationError
 
 from rollout_server.engines import Adapter, Facts, TextRequest
+from rollout_server.engines.line import LIFE, Gone, Line, Reply
 from rollout_server.engines.vllm_load import Options, load
 from rollout_server.engines.vllm_text import pieces, sampling_params
 from rollout_server.errors import ApiError, DivergedError, EngineError
@@ -32,60 +28,11 @@ from rollout_server.schema import GenerateRequest
 if TYPE_CHECKING:
     from vllm import LLMEngine, RequestOutput, SamplingParams
 
-SIZE_BYTES = 8
-"""Before each pickle, its size."""
-LIFE = 0
-"""The number of the engine's own life, where requests have others: it is loaded, and it has ended."""
-BEAT_S = 1.0
-"""How long it steps at the most without a word."""
 _GUESTS = 2**30
 """vLLM's priority of OpenAI's clients, whose completions begin after all of the run's. Of these the shortest begin
 first: a canary, which the learner waits for, has a few tokens, and would stand behind a whole buffer."""
 _REASON_CHARS = 200
 """Of what went wrong in the engine, in the server's last line; its log has the rest."""
-_PR_SET_PDEATHSIG = 1
-
-Reply = tuple[int, bool, Any]
-"""Number of the request, whether this is the last to it, and what it is; an exception is to be raised."""
-
-
-def packed(message: Any) -> bytes:
-    pickled = pickle.dumps(message)
-    return len(pickled).to_bytes(SIZE_BYTES) + pickled
-
-
-class Line:
-    """The other side's messages, and ours: blocks until they are here, or gone."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-        self._spoke = monotonic()
-
-    def waits(self) -> bool:
-        """Whether a message has come, or the other side has gone."""
-        return bool(self._poll.poll(0))
-
-    def receive(self) -> Any:
-        """Raises EOFError when the other side has gone."""
-        size = int.from_bytes(self._exactly(SIZE_BYTES))
-        return pickle.loads(self._exactly(size))
-
-    def send(self, replies: list[Reply]) -> None:
-        self._connection.sendall(packed(replies))
-        self._spoke = monotonic()
-
-    def beat(self) -> None:
-        """To be called in each step."""
-        if monotonic() - self._spoke > BEAT_S:
-            self.send([])
-
-    def _exactly(self, size: int) -> bytes:
-        received = self._connection.recv(size, socket.MSG_WAITALL)
-        if len(received) < size:
-            raise EOFError
-        return received
 
 
 @dataclass(slots=True)
@@ -101,14 +48,14 @@ class _Asked:
 
 
 class Sampler:
-    """What is done with the engine; the methods without an underscore are what can be asked."""
+    """What is done with the engine: beside `run`, each method without an underscore can be asked for."""
 
     def __init__(self, engine: "LLMEngine", facts: Facts, line: Line) -> None:
         self._engine, self._facts, self._line = engine, facts, line
         self._asked: dict[int, _Asked] = {}
 
     def run(self) -> None:
-        """Until it is told to stop. Raises EOFError when the server has gone, and what the engine ends by."""
+        """Until it is told to stop. Raises Gone, and what the engine ends by."""
         while self._obey():
             if outputs := self._engine.step():
                 _check_finite(outputs)
@@ -143,6 +90,10 @@ class Sampler:
 
     def abort(self, number: int) -> None:
         """What has ended meanwhile, has ended."""
+        self._drop(number)
+        self._line.send([(number, True, None)])
+
+    def _drop(self, number: int) -> None:
         if asked := self._asked.pop(number, None):
             self._engine.abort_request(list(asked.missing))
 
@@ -171,14 +122,14 @@ class Sampler:
         from vllm.inputs import tokens_input
 
         lora = _lora_request(adapter) if adapter else None
+        ids = [f"{asked.number}.{index}" for index in range(len(asked.prompts))]
+        asked.missing.update(ids)
         self._asked[asked.number] = asked
         try:
-            for index, prompt in enumerate(asked.prompts):
-                id = f"{asked.number}.{index}"
+            for id, prompt in zip(ids, asked.prompts, strict=True):
                 self._engine.add_request(id, tokens_input(prompt), params, lora_request=lora, priority=priority)
-                asked.missing.add(id)
         except BaseException:
-            self.abort(asked.number)
+            self._drop(asked.number)
             raise
 
     def _replies(self, outputs: "list[RequestOutput]") -> Iterator[Reply]:
@@ -194,7 +145,7 @@ class Sampler:
             try:
                 reply = number, not asked.missing, self._given(asked, index, output)
             except Exception as error:
-                self.abort(number)
+                self._drop(number)
                 reply = number, True, _told(error)
             yield reply
 
@@ -225,10 +176,11 @@ def token_params(request: GenerateRequest) -> "SamplingParams":
 
 
 class _Measured:
-    """What vLLM has measured, and not what its client library measures of every process."""
+    """What vLLM has measured, and what this process takes, by a name that is not the server's."""
 
     def collect(self) -> Iterator[Metric]:
-        return (metric for metric in REGISTRY.collect() if metric.name.startswith("vllm:"))
+        yield from (metric for metric in REGISTRY.collect() if metric.name.startswith("vllm:"))
+        yield from ProcessCollector(namespace="engine", registry=None).collect()
 
 
 def _check_finite(outputs: "list[RequestOutput]") -> None:
@@ -270,7 +222,7 @@ def _told(error: Exception) -> Exception:
 
 
 def _live(line: Line) -> None:
-    """Raises EOFError or ConnectionError when the server has gone."""
+    """Raises Gone."""
     options: Options = line.receive()
     what = "could not load its model"
     end: EngineError | None = None
@@ -279,20 +231,17 @@ def _live(line: Line) -> None:
         line.send([(LIFE, False, facts)])
         what = "died"
         Sampler(engine, facts, line).run()
-    except (EOFError, ConnectionError):
+    except Gone:
         raise
     except BaseException as error:
         kind = DivergedError if isinstance(error, DivergedError) else EngineError
         end = kind(f"the engine {what}: {one_line(error)} (model {options.model})")
     line.send([(LIFE, True, end)])
+    line.end()
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a group: the server tells when to stop
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere it ends after the step in which the server goes
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with suppress(EOFError, ConnectionError):  # the server has gone
+    with suppress(Gone):
         _live(Line(socket.socket(fileno=int(sys.argv[1]))))
     sys.stderr.flush()
     os._exit(0)  # vLLM's own end takes seconds

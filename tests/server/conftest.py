@@ -173,11 +173,14 @@ def engine_of():
     """Finds vLLM's process under that of its server, as soon as it is there."""
 
     def find(pid) -> psutil.Process:
-        while True:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
             for child in psutil.Process(pid).children():
                 with suppress(psutil.NoSuchProcess):
                     if "rollout_server.engines.vllm_process" in child.cmdline():
                         return child
+        pytest.fail(f"process {pid} has started no vLLM in 60 s")
 
     return find
 

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import threading
-from signal import SIGINT, SIGKILL
+from concurrent.futures import ThreadPoolExecutor
+from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_engine_does_not_outlive_a_killed_server(server_process, ready_server, e
         engine = engine_of(process.pid)
         os.kill(process.pid, SIGKILL)
         engine.wait(timeout=30)
+
+
+def test_server_that_is_stopped_in_the_middle_ends_well(ready_server):
+    """Its requests are aborted while the engine says farewell."""
+    long = {"model": STARTER_MODEL.name, "prompt": "1+1=", "n": 16, "max_tokens": 400, "ignore_eos": True}
+    with ready_server(*MODEL, stderr=subprocess.PIPE) as (process, client), ThreadPoolExecutor() as pool:
+        asked = [pool.submit(client.post, "/v1/completions", json=long) for _ in range(16)]
+        while 'tally_server_completions_sampling{by="guest"} 0.0' in client.get("/metrics").text:
+            assert not any(request.done() for request in asked)
+        process.send_signal(SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+        assert any(request.exception() for request in asked)
+    assert process.returncode == 0
+    assert "error: " not in stderr
 
 
 def test_interrupt_of_both_ends_them_as_it_ends_the_server(ready_server, engine_of):
