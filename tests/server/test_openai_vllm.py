@@ -208,7 +208,7 @@ def test_metrics_are_vllms(http, generated):
 def test_metrics_tell_both_processes_apart(http):
     families = {family.name: family for family in text_string_to_metric_families(http.get("/metrics").text)}
     engine, server = (families[f"{of}process_resident_memory_bytes"].samples[0].value for of in ("engine_", ""))
-    assert engine > 3 * server, "torch is a guest of the engine's alone"
+    assert engine > server > 0
 
 
 TASKS = {
