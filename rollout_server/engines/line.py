@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -64,9 +65,10 @@ class Line:
 
     def end(self) -> None:
         """Says no more, and waits until the server has read all: what it still writes would break the line before."""
-        self._connection.shutdown(socket.SHUT_WR)
-        while self._connection.recv(2**16):
-            pass
+        with suppress(OSError):  # it has gone before
+            self._connection.shutdown(socket.SHUT_WR)
+            while self._connection.recv(2**16):
+                pass
 
     def _exactly(self, size: int) -> bytes:
         received = bytearray()

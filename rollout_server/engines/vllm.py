@@ -122,8 +122,8 @@ class VllmEngine:
         if not self._asked:
             self._heard = monotonic()
         number = next(self._numbers)
-        replies = self._asked[number] = asyncio.Queue()
         self._send((method, number, *args))
+        replies = self._asked[number] = asyncio.Queue()
         last = False
         try:
             while not last:
