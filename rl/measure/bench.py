@@ -1,5 +1,6 @@
 """All parts of the bench, one after the other: nothing else of ours runs while one is measured."""
 
+import gc
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ class Bench:
     def measure(self, parts: Sequence[str], *, against_trl: bool) -> Figures:
         """The figures of each part, by its name."""
         work, found = Work(self._config), dict[str, Figures]()
+        gc.freeze()  # as in the processes of a run, as one of which this one samples: else collecting takes 0.25 s
         log.say(f"a run of {self._config.steps} steps")
         run, whole = self._run()  # the others are measured on its groups, and by its adapter
         measure: dict[str, Callable[[], Figures]] = {
