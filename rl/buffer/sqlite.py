@@ -1,6 +1,7 @@
 """The database of a ledger in the run directory: how SQLite is told to keep it, and what its errors mean."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from rl.core.errors import LedgerError
 
 LOCKED_S = 45
 """How long a transaction waits for another process's: one that was stopped in it is noticed by its silence first."""
+_AGAIN_S = 0.01
 _MEANINGS = {
     sqlite3.SQLITE_FULL: ("the disk is full", "free some space, then go on with --resume"),
     sqlite3.SQLITE_BUSY: ("another process keeps it locked", "end what else has it open, then go on with --resume"),
@@ -103,8 +105,8 @@ def _configure(engine: sa.Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's `begin` below, not sqlite3's
-        for pragma in (f"busy_timeout={LOCKED_S * 1000:.0f}", "journal_mode=WAL"):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout={LOCKED_S * 1000:.0f}")
+        _keep_log(connection)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
@@ -120,6 +122,19 @@ def _configure(engine: sa.Engine) -> None:
             return None
         what, fix = explained
         return LedgerError(f"the ledger {engine.url.database}: {what} ({context.original_exception})", fix=fix)
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Write-ahead. Where two make the file at a time, SQLite refuses one of them whatever its `busy_timeout`."""
+    end = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 def _open(path: Path) -> sqlite3.Connection:

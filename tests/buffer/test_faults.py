@@ -3,6 +3,7 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def test_a_ledger_that_stays_locked_is_said(path: Path, monkeypatch: pytest.Monk
         assert buffer.counts()[State.ISSUED] == 100, "it can still be read"
         other.execute("COMMIT")
         assert buffer.put(make_group(1)) == State.READY
+
+
+def test_a_ledger_that_another_process_is_making_is_waited_for(path: Path) -> None:
+    """Two ranks open it at the same moment."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor() as pool:
+        other.execute("BEGIN IMMEDIATE")
+        opening = pool.submit(opened, path)
+        with pytest.raises(TimeoutError):
+            opening.result(timeout=0.5)
+        other.execute("COMMIT")
+        opening.result().close()
 
 
 @pytest.mark.parametrize(("content", "what"), [(b"something else", "no database"), (None, "cannot be opened")])
