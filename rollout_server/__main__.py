@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=int, default=8, help="versions of each policy that stay served")
     parser.add_argument("--max-model-len", type=int, help="tokens of prompt and completion; as many as fit when absent")
     parser.add_argument(
-        "--max-num-seqs", type=int, help="completions sampled at the same time; vLLM decides when absent"
+        "--max-num-seqs",
+        type=int,
+        help="completions sampled at the same time; when absent 256 on CPU, and what vLLM decides on CUDA",
     )
     parser.add_argument("--gpu-memory", type=float, default=0.9, help="fraction of the GPU's memory to use")
     parser.add_argument("--cpu-cache", type=float, default=0.5, help="GiB of KV cache on CPU")

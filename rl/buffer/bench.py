@@ -100,10 +100,11 @@ def made_group(group_size: int, tokens: int) -> Group:
 def taken_through(url: str, group: Group, samples: int) -> Clock:
     """Takes copies of the group through a ledger, from issue to trained, until there were so many samples."""
     size, clock = len(group.samples), Clock()
-    with closing(Buffer(url, capacity=BUFFER, group_size=size)) as buffer:
+    batch = max(1, BATCH // size)
+    with closing(Buffer(url, capacity=max(BUFFER, size), group_size=size)) as buffer:
         buffer.proved(POLICY, 0, SHA256)
         done, _ = buffer.newest_commit() or (0, "")
-        last = done + -(-samples // BATCH)
+        last = done + -(-samples // (batch * size))
         for step in range(done + 1, last + 1):
             with clock.time("issue"):
                 ids = buffer.issue()
@@ -112,7 +113,7 @@ def taken_through(url: str, group: Group, samples: int) -> Clock:
                 with clock.time("put"):
                     buffer.put(copy)
             with clock.time("lease"):
-                leased = buffer.lease(BATCH // size, policy_version=step - 1, max_staleness=step)
+                leased = buffer.lease(batch, policy_version=step - 1, max_staleness=step)
             with clock.time("trained"):
                 buffer.trained([group.id for group in leased])
         buffer.commit(last, f"step-{last}")

@@ -14,6 +14,7 @@ from rl.core.config import TrainConfig
 from rl.core.machine import gpus
 from rl.core.nursery import LIBRARY_ENV
 from rl.core.rundir import RunDir, name_of
+from rl.launch.rollouts import STILL
 from rl.measure import learning
 from rl.measure.against_trl import measure_learners, measure_whole
 from rl.measure.growth import Growth
@@ -47,7 +48,7 @@ class Bench:
         work, found = Work(self._config), dict[str, Figures]()
         gc.freeze()  # as in the processes of a run, as one of which this one samples: else collecting takes 0.25 s
         log.say(f"a run of {self._config.steps} steps")
-        run, whole = self._run()  # the others are measured on its groups, and by its adapter
+        run, whole = self._run(self._config, self._given)  # the others are measured on its groups, and by its adapter
         measure: dict[str, Callable[[], Figures]] = {
             "end_to_end": lambda: whole,
             "sampling": lambda: measure_sampling(work, run.checkpoints / name_of(0), self._folder, self._rounds),
@@ -64,9 +65,9 @@ class Bench:
             found["against_trl"] = self._against_trl(run)
         return {"machine": _machine(), "settings": self._config.model_dump(mode="json"), **found}
 
-    def _run(self) -> tuple[RunDir, Figures]:
+    def _run(self, config: TrainConfig, given: Mapping[str, Any]) -> tuple[RunDir, Figures]:
         self._runs += 1
-        return run_once(self._config, self._given, self._folder, f"run-{self._runs}")
+        return run_once(config, given, self._folder, f"run-{self._runs}")
 
     def _learner(self, run: RunDir) -> Figures:
         with Side("learner", self._folder / "logs" / "learner.log", LIBRARY_ENV) as side:
@@ -91,11 +92,13 @@ class Bench:
         log.say("measuring the learners of both")
         alone = {f"learner_{threads}_threads": learners(threads) for threads in sorted({1, cores})}
         log.say("measuring runs of both")
-        whole = measure_whole(self._config, self._samples_per_s, self._folder, self._rounds, cores)
-        return {**alone, "end_to_end": whole}
+        still = {"lr": STILL}  # what each side learns would change the lengths of its completions
+        config, given = self._config.model_copy(update=still), {**self._given, **still}
+        ours = partial(self._samples_per_s, config, given)
+        return {**alone, "end_to_end": measure_whole(config, ours, self._folder, self._rounds, cores)}
 
-    def _samples_per_s(self) -> float:
-        return float(self._run()[1]["samples_per_s"])
+    def _samples_per_s(self, config: TrainConfig, given: Mapping[str, Any]) -> float:
+        return float(self._run(config, given)[1]["samples_per_s"])
 
 
 def _machine() -> Figures:

@@ -11,7 +11,6 @@ from rl.measure.learning import read_batch
 from rl.measure.work import Figures, Work
 
 BUFFER_SAMPLES = 4096
-CHECKS_S = 3.0
 
 
 def measure_buffer(work: Work, folder: Path) -> Figures:
@@ -31,21 +30,23 @@ def measure_buffer(work: Work, folder: Path) -> Figures:
 
 
 def measure_verifier(work: Work, run: RunDir, step: int) -> Figures:
-    """Checks of a run's own completions by the pool that a run has, a group at a time."""
+    """Checks of a run's own completions by the pool that a run has, a group at a time.
+
+    Args:
+        step: those before it warm the pool up, and it and all that follow are checked, once.
+    """
     return asyncio.run(_verified(work, run, step))
 
 
 async def _verified(work: Work, run: RunDir, step: int) -> Figures:
-    groups = read_batch(run, step)
-    checks, begin = 0, 0.0
+    checks, seconds = 0, 0.0
     async with VerifierPool(check=work.config.check) as pool:
-
-        async def verify_all() -> int:
-            await asyncio.gather(*(pool.verify([s.rollout.text for s in g.samples], g.problem.gold) for g in groups))
-            return sum(len(group.samples) for group in groups)
-
-        await verify_all()
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < CHECKS_S:
-            checks += await verify_all()
-        return {"checks_per_s": checks / (time.perf_counter() - begin)}
+        for number in range(1, work.config.steps + 1):
+            groups = read_batch(run, number)
+            texts = [[sample.rollout.text for sample in group.samples] for group in groups]
+            begin = time.perf_counter()
+            await asyncio.gather(*map(pool.verify, texts, [group.problem.gold for group in groups]))
+            if number >= step:
+                seconds += time.perf_counter() - begin
+                checks += sum(map(len, texts))
+    return {"checks": checks, "checks_per_s": checks / seconds}

@@ -126,7 +126,10 @@ def train(work: PeerWork, scratch: Path) -> list[PeerStep]:
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             with clock.time("micro"):
-                return super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
+                loss = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
+                if cuda:
+                    torch.cuda.synchronize()  # it returns before the GPU has done it
+                return loss
 
     class Steps(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -159,7 +162,10 @@ def train(work: PeerWork, scratch: Path) -> list[PeerStep]:
         vllm_mode="colocate",
         vllm_max_model_length=None if cuda else 512,
         vllm_gpu_memory_utilization=config.gpu_memory or 0.45,
-        model_init_kwargs={"dtype": "bfloat16" if cuda else "float32"},
+        model_init_kwargs={
+            "dtype": "bfloat16" if cuda else "float32",
+            "trust_remote_code": config.trust_remote_code,
+        },
     )
     adapter = LoraConfig(
         r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"

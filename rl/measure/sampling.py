@@ -72,7 +72,12 @@ def _load(model: str, config: TrainConfig, adapter: Path) -> None:
     from rollout_server.engines.vllm_load import Options, engine_settings
 
     options = Options(
-        model=model, dtype=config.dtype, max_lora_rank=adapter_rank(config), gpu_memory=_share(config), seed=config.seed
+        model=model,
+        trust_remote_code=config.trust_remote_code,
+        dtype=config.dtype,
+        max_lora_rank=adapter_rank(config),
+        gpu_memory=_share(config),
+        seed=config.seed,
     )
     settings = engine_settings(options)
     from vllm import LLM

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import datetime
+from math import fsum
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import httpx
@@ -94,7 +94,8 @@ def _sampled_s(port: int) -> float:
 
 
 def _of_records(run: RunDir, config: TrainConfig, last: int) -> Figures:
-    """What the run says of its steps after the warm-up.
+    """What the run says of its steps after the warm-up. The learner waits for samples; it is idle while it trains
+    nothing, be it for want of samples or until its last version is proved.
 
     A sample counts once it was sampled and verified and had its turn, whether its group had signal and was trained on
     or not: that is what a trainer that knows no such difference counts.
@@ -106,13 +107,15 @@ def _of_records(run: RunDir, config: TrainConfig, last: int) -> Figures:
     ends = {step: max(row.id for row in rows if row.step == step) for step in (WARM_UP, last)}
     turned = [row for row in rows if ends[WARM_UP] < row.id <= ends[last] and row.state != State.EXPIRED]
     counted = records[WARM_UP:]
+    waited, trained, passed = (fsum(record[name] for record in counted) for name in ("wait_s", "train_s", "step_s"))
     return {
         "samples_per_s": sum(row.samples or 0 for row in turned) / seconds,
         "trained_samples_per_s": len(counted) * config.batch / seconds,
         "tokens_per_s": sum(row.tokens or 0 for row in turned) / seconds,
         "steps_per_hour": 3600 * len(counted) / seconds,
         "steps": len(counted),
-        "idle": {"learner": fmean(record["wait_s"] / record["step_s"] for record in counted)},
+        "learner_waits": waited / passed,
+        "idle": {"learner": 1 - trained / passed},
         "publish": quantiles([record["publish_s"] for record in counted]),
     }
 

@@ -30,7 +30,8 @@ def _whole(f: Figures) -> Iterator[str]:
         f"end to end   {f['samples_per_s']:,.0f} samples/s ({f['trained_samples_per_s']:,.0f} of them with signal), "
         f"{f['tokens_per_s']:,.0f} tokens/s, {f['steps_per_hour']:,.0f} steps/hour"
     )
-    yield f"  idle       {', '.join(f'{part} {share:.0%}' for part, share in f['idle'].items())}"
+    idle = ", ".join(f"{part} {share:.0%}" for part, share in f["idle"].items())
+    yield f"  idle       {idle}; the learner waits for samples {f['learner_waits']:.0%} of the time"
     yield f"  cores      {', '.join(f'{role} {cores:.2f}' for role, cores in f['cpu_cores'].items())}"
     yield f"  peak MiB   {', '.join(f'{role} {peak / 2**20:,.0f}' for role, peak in f['peak_memory_bytes'].items())}"
 
@@ -50,12 +51,17 @@ def _learner(f: Figures) -> Iterator[str]:
 
 
 def _publishing(f: Figures) -> Iterator[str]:
-    first, load = f["first_token"], f["engine_load"]
+    first, load, group = f["first_token"], f["engine_load"], f["first_group"]
     yield (
-        f"publishing   {first['p50_s']:.2f} s to the first token (p99 {first['p99_s']:.2f}, of {f['publishes']}), "
-        f"{load['p50_s']:.2f} of them until the adapter is loaded"
+        f"publishing   {first['p50_s']:.2f} s to the first token (p99 {first['p99_s']:.2f}, of {f['publishes']}) of a "
+        f"request that goes first, {load['p50_s']:.2f} of them until the adapter is loaded"
     )
-    yield f"  sampling   loses {f['lost']:.1%} at one publish a second, {f['lost_at_one_in_30_s']:.2%} at one in 30 s"
+    if group:
+        yield f"  groups     {group['p50_s']:.2f} s to the first whole one of the others (p99 {group['p99_s']:.2f})"
+    yield (
+        f"  sampling   loses {f['lost']:.1%} at one publish in {f['every_s']:.1f} s, "
+        f"{f['lost_at_one_in_30_s']:.2%} at one in 30 s"
+    )
 
 
 def _buffer(f: Figures) -> Iterator[str]:

@@ -37,6 +37,7 @@ class Options:
     max_model_len: int | None = None
     """None is what the model allows and the KV cache holds."""
     max_num_seqs: int | None = None
+    """Completions sampled at a time; None is `CPU_SEQS` on CPU, and what vLLM decides on CUDA."""
     gpu_memory: float = 0.9
     """Fraction of a GPU's memory that vLLM may take."""
     cpu_cache: float = 0.5

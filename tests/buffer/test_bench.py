@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rl.buffer.bench import made_group, main
+from rl.buffer.bench import made_group, main, taken_through
 from rl.core.errors import UsageError
 from tests.observe.recorded import fill_ledger, new_run, step_record
 from tests.postgres import Server
@@ -36,6 +36,13 @@ def test_a_run_without_steps_is_no_measure(tmp_path: Path) -> None:
     fill_ledger(run, [("right", "wrong")] * 2)
     with pytest.raises(UsageError, match="no step"):
         main([str(run.root), "--samples", "64", "--tokens", "1"])
+
+
+@pytest.mark.parametrize("size", [48, 64, 512])
+def test_groups_of_any_size_are_taken_through(tmp_path: Path, size: int) -> None:
+    clock = taken_through(f"sqlite:///{tmp_path}/buffer.db", made_group(size, 1), samples=2 * size)
+    assert len(clock.seconds["put"]) >= 2
+    assert len(clock.seconds["trained"]) == 2
 
 
 def test_the_groups_are_those_of_a_run() -> None:

@@ -10,8 +10,11 @@ import torch
 
 from rl.bench import PARTS, USUAL
 from rl.core.config import TrainConfig
+from rl.core.errors import TallyError
 from rl.learner.policy import Policy
+from rl.measure.against_trl import Choice, sizes, tried
 from rl.measure.learning import flops_per_token
+from rl.measure.publishing import Publish, Window, figures_of
 from rl.measure.whole import WARM_UP
 from rl.measure.work import Pairs, quantiles
 from rl.problems.starter import STARTER_MODELS
@@ -26,6 +29,37 @@ def test_ratios_are_of_pairs() -> None:
 
 def test_the_99th_of_a_few_is_the_largest() -> None:
     assert quantiles([0.3, 0.1, 0.2]) == {"p50_s": 0.2, "p99_s": 0.3}
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(512, [64, 512]), (256, [64, 256]), (64, [64]), (48, [48])])
+def test_trl_is_tried_with_the_whole_batch_too(batch: int, expected: list[int]) -> None:
+    assert sizes(batch) == expected
+
+
+def test_what_trl_has_no_memory_for_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = ("vllm", 64, 1), ("vllm", 512, 1)
+
+    def rate(choice: Choice) -> float:
+        if choice == large:
+            raise TallyError("CUDA out of memory")
+        return 7.0
+
+    assert tried([small, large], rate) == {small: 7.0}
+    assert "'micro': 512" in capsys.readouterr().err
+    with pytest.raises(TallyError, match="out of memory"):
+        tried([large], rate)
+
+
+def test_a_loss_by_publishing_is_that_of_the_rate_at_which_was_published() -> None:
+    """Three seconds a publish, which takes a fifth of the tokens: one in 30 s takes a tenth of that."""
+    publishes = [Publish(version=v, begin=3.0 * v, load_s=0.1, first_token_s=0.5 + v) for v in (0, 1)]
+    with_ = Window(seconds=6.0, tokens=480, publishes=publishes, arrived={0: 1.25})
+    figures = figures_of([with_], [Window(seconds=2.0, tokens=200, publishes=[])])
+    assert figures["lost"] == pytest.approx(0.2)
+    assert figures["every_s"] == 3.0
+    assert figures["lost_at_one_in_30_s"] == pytest.approx(0.02)
+    assert figures["first_token"] == {"p50_s": 1.0, "p99_s": 1.5}
+    assert figures["first_group"]["p50_s"] == 1.25, "of those whose groups came"
 
 
 def test_flops_of_a_token_by_hand() -> None:
@@ -51,11 +85,13 @@ def test_every_part_is_measured(tmp_path: Path) -> None:
         assert min(rates) > 0
     whole = result["end_to_end"]
     assert {"server", "learner", "collector", "verifier"} <= whole["peak_memory_bytes"].keys()
-    assert all(-0.05 <= share <= 1 for share in whole["idle"].values())
+    assert all(0 <= share < 1 for share in whole["idle"].values())
+    assert whole["learner_waits"] <= whole["idle"]["learner"]
     assert whole["samples_per_s"] >= whole["trained_samples_per_s"]
     assert 0 < result["learner"]["mfu"] < 1
     first_token = result["publishing"]["first_token"]
     assert 0 < result["publishing"]["engine_load"]["p50_s"] < first_token["p50_s"] <= first_token["p99_s"]
+    assert result["verifier"]["checks"] == 32 * (10 - WARM_UP)
     growth = result["growth"]
     assert min(growth[name]["ratio"] for name in ("buffer", "problems", "length")) > 0
     assert growth["steps"] == 100 - WARM_UP - 1
