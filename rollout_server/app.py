@@ -69,6 +69,7 @@ def create_app(
     model = served_name or engine.model
     adapters = Adapters(engine, folder, keep=keep)
     wire, guest, uploads = wire_share(engine), guest_share(guests, engine), upload_share()
+    engine.on_early = wire.ended_early
     answer_errors(app, engine)
     add_openai_paths(app, engine, adapters, model, guest)
     app.add_middleware(Door, shares={"/v1/generate": wire, **dict.fromkeys(PATHS, guest)}, refusal=refusal)

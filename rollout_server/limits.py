@@ -20,9 +20,8 @@ REQUEST_LIMIT_S = 1800.0
 MOST_COMPLETIONS = 4096
 """Of one request, whose answer is made as a whole in memory."""
 
-_AHEAD = 1.6
-"""Times what the engine samples at a time. A group counts whole until its longest completion ends: of eight, a third
-have ended by then. At 1.25 a fifth of the engine's places stayed empty."""
+_AHEAD = 1.3
+"""Times what the engine samples at a time: between two of its steps as many as these three tenths may end."""
 _LEAST_TEMPERATURE = 0.01  # vLLM would silently raise a lower one to it
 
 

@@ -56,7 +56,8 @@ class Share:
         self.here = 0
         """requests"""
         self.sampling = 0
-        """completions"""
+        """completions of requests that are sampled"""
+        self._early = 0
         self._requests, self._body_bytes, self._completions = requests, body_bytes, completions
         self._adapters, self._patience_s = adapters, patience_s
         self._held_bytes = 0
@@ -127,6 +128,11 @@ class Share:
                 self._turns.remove(turn)
             self._call()
 
+    def ended_early(self, completions: int) -> None:
+        """So many of those that are sampled have ended, though their requests have not: others may take their place."""
+        self._early = completions
+        self._call()
+
     def _call(self) -> None:
         """Those whose turn it is, and none of them before one that stands before it."""
         while self._turns and self._fits(self._turns[0]):
@@ -138,7 +144,8 @@ class Share:
         if not self.sampling:
             return True
         adapters = {adapter for adapter in (*self._users, turn.adapter) if adapter is not None}
-        return self.sampling + turn.completions <= self._completions() and len(adapters) <= self._adapters()
+        completions = self.sampling - self._early + turn.completions
+        return completions <= self._completions() and len(adapters) <= self._adapters()
 
     def _count(self, turn: _Turn, by: int) -> None:
         self._sampled_s, self._counted = self.sampled_s, monotonic()

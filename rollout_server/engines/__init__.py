@@ -125,6 +125,8 @@ class Engine(Protocol):
     status: Status
     detail: str
     """Why the status is "failed", in one sentence."""
+    on_early: Callable[[int], None]
+    """What it calls with the number of completions that have ended while their requests go on, when that changes."""
 
     @property
     def silent_s(self) -> float:

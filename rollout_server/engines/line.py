@@ -17,6 +17,9 @@ from typing import Any
 SIZE_BYTES = 8
 LIFE = 0
 """The number of the engine's own life, where requests have others: it is loaded, and it has ended."""
+EARLY = 1
+"""The number under which the process says how many completions have ended whose requests go on."""
+FIRST_REQUEST = 2
 _BEAT_S = 1.0
 """How long the process steps at the most without a word."""
 _PR_SET_PDEATHSIG = 1

@@ -65,6 +65,7 @@ class ScriptedEngine:
         self.status: Status = "loading"
         self.detail = ""
         self.silent_s = 0.0
+        self.on_early: Callable[[int], None] = lambda early: None
         self.gate = asyncio.Event()
         self.gate.set()
         self.loaded: dict[int, Adapter] = {}

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from functools import partial
 from signal import Signals
@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any
 
 from rollout_server.engines import Adapter, Facts, Piece, Status, TextRequest
-from rollout_server.engines.line import LIFE, SIZE_BYTES, Reply, be_a_child, packed
+from rollout_server.engines.line import EARLY, FIRST_REQUEST, LIFE, SIZE_BYTES, Reply, be_a_child, packed
 from rollout_server.engines.vllm_load import Options
 from rollout_server.errors import EngineError, KilledError
 from rollout_server.schema import Completion, FinishReason, GenerateRequest
@@ -36,12 +36,13 @@ class VllmEngine:
         self.model = options.model
         self.status: Status = "loading"
         self.detail = ""
+        self.on_early: Callable[[int], None] = lambda early: None
         self._failure: EngineError | None = None
         """What it ended by."""
         self._options = options
         self._facts: Facts | None = None
         self._writer: StreamWriter | None = None
-        self._numbers = itertools.count(LIFE + 1)
+        self._numbers = itertools.count(FIRST_REQUEST)
         self._asked: dict[int, asyncio.Queue[tuple[bool, Any]]] = {}
         """What came, by the number of the request, and whether it is the last."""
         self._heard = monotonic()
@@ -167,7 +168,9 @@ class VllmEngine:
             replies: list[Reply] = pickle.loads(await reader.readexactly(size))
             self._heard = monotonic()
             for number, last, value in replies:
-                if number != LIFE:
+                if number == EARLY:
+                    self.on_early(value)
+                elif number != LIFE:
                     self._take(number, last, value)
                 elif last:
                     failure: EngineError | None = value

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY, Metric, ProcessCollector, generate_lates
 from pydantic import ValidationError
 
 from rollout_server.engines import Adapter, Facts, TextRequest
-from rollout_server.engines.line import LIFE, Gone, Line, Reply
+from rollout_server.engines.line import EARLY, LIFE, Gone, Line, Reply
 from rollout_server.engines.vllm_load import Options, load
 from rollout_server.engines.vllm_text import pieces, sampling_params
 from rollout_server.errors import ApiError, DivergedError, EngineError
@@ -40,9 +40,7 @@ class _Asked:
     """A request whose completions are sampled; each of its prompts is a request of its own to vLLM."""
 
     number: int
-    prompts: list[list[int]]
-    text: TextRequest | None
-    """None where tokens are asked for."""
+    request: GenerateRequest | TextRequest
     missing: set[str] = field(default_factory=set)
     """vLLM's ids of prompts that have not ended."""
 
@@ -53,13 +51,15 @@ class Sampler:
     def __init__(self, engine: "LLMEngine", facts: Facts, line: Line) -> None:
         self._engine, self._facts, self._line = engine, facts, line
         self._asked: dict[int, _Asked] = {}
+        self._early = 0
 
     def run(self) -> None:
         """Until it is told to stop. Raises Gone, and what the engine ends by."""
         while self._obey():
-            if outputs := self._engine.step():
-                _check_finite(outputs)
-                self._line.send(list(self._replies(outputs)))
+            outputs = self._engine.step()
+            _check_finite(outputs)
+            if replies := [*self._replies(outputs), *self._ended_early()]:
+                self._line.send(replies)
             else:
                 self._line.beat()
 
@@ -78,12 +78,11 @@ class Sampler:
         return True
 
     def generate(self, number: int, request: GenerateRequest, adapter: Adapter | None) -> None:
-        asked = _Asked(number, request.prompts, None)
-        self._sample(asked, token_params(request), adapter, request.sampling.max_tokens)
+        self._sample(_Asked(number, request), token_params(request), adapter, request.sampling.max_tokens)
 
     def stream(self, number: int, request: TextRequest, adapter: Adapter | None) -> None:
         try:
-            self._sample(_Asked(number, request.prompts, request), sampling_params(request), adapter, _GUESTS)
+            self._sample(_Asked(number, request), sampling_params(request), adapter, _GUESTS)
         except ValueError as error:
             detail, fix = f"vLLM refuses it: {one_line(error)}", "Change the parameter that it names."
             raise ApiError(422, "invalid request", detail, fix=fix) from error
@@ -91,7 +90,7 @@ class Sampler:
     def abort(self, number: int) -> None:
         """What has ended meanwhile, has ended."""
         self._drop(number)
-        self._line.send([(number, True, None)])
+        self._line.send([(number, True, None), *self._ended_early()])
 
     def _drop(self, number: int) -> None:
         if asked := self._asked.pop(number, None):
@@ -122,11 +121,12 @@ class Sampler:
         from vllm.inputs import tokens_input
 
         lora = _lora_request(adapter) if adapter else None
-        ids = [f"{asked.number}.{index}" for index in range(len(asked.prompts))]
+        prompts = asked.request.prompts
+        ids = [f"{asked.number}.{index}" for index in range(len(prompts))]
         asked.missing.update(ids)
         self._asked[asked.number] = asked
         try:
-            for id, prompt in zip(ids, asked.prompts, strict=True):
+            for id, prompt in zip(ids, prompts, strict=True):
                 self._engine.add_request(id, tokens_input(prompt), params, lora_request=lora, priority=priority)
         except BaseException:
             self._drop(asked.number)
@@ -149,13 +149,21 @@ class Sampler:
                 reply = number, True, _told(error)
             yield reply
 
+    def _ended_early(self) -> Iterator[Reply]:
+        """What has changed since the last step."""
+        asked = sum(len(asked.request.prompts) * asked.request.n for asked in self._asked.values())
+        early = asked - self._engine.get_num_unfinished_requests()
+        if early != self._early:
+            self._early = early
+            yield EARLY, False, early
+
     def _given(self, asked: _Asked, prompt: int, output: "RequestOutput") -> Any:
         """Plain tuples for tokens: the server makes its answer of them, and has more time."""
-        if asked.text is None:
+        if isinstance(asked.request, GenerateRequest):
             return prompt, [(c.token_ids, c.logprobs.logprobs, c.finish_reason) for c in output.outputs]
         tokenizer = self._facts.tokenizer and self._facts.tokenizer()
         assert tokenizer, "the request was made with it"
-        return list(pieces(prompt, output, asked.text, tokenizer))
+        return list(pieces(prompt, output, asked.request, tokenizer))
 
 
 def token_params(request: GenerateRequest) -> "SamplingParams":

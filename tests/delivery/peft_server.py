@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class PeftEngine:
 
     def __init__(self) -> None:
         self.status: Status = "ready"
+        self.on_early: Callable[[int], None] = lambda early: None
         torch.set_num_threads(1)
         base = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
         linear = {name: layer for name, layer in base.named_modules() if isinstance(layer, nn.Linear)}

@@ -91,7 +91,7 @@ async def test_wire_beyond_its_share_is_told_in_its_own_body(client_of, engine, 
 
 
 async def test_run_of_a_large_buffer_and_its_evaluation_fit(held, wire, engine):
-    groups, questions, at_a_time = 4096 // 8, 16, 8 * engine.facts.max_num_seqs // 5 // 8
+    groups, questions, at_a_time = 4096 // 8, 16, 13 * engine.facts.max_num_seqs // 10 // 8
     async with held(*(wire(n=8) for _ in range(groups + questions)), running=at_a_time) as tasks:
         assert engine.running == at_a_time
     assert {task.result().status_code for task in tasks} == {200}
@@ -162,6 +162,25 @@ async def test_completions_are_sampled_in_the_order_in_which_they_were_asked_for
     later.set()
     await asyncio.gather(*tasks)
     assert (came, share.sampling, share.waiting) == ([0, 1, 2, 3, 4], 0, 0)
+
+
+async def test_places_of_completions_that_have_ended_are_free_before_their_request_ends():
+    share = Share("them", requests=9, completions=lambda: 8)
+    came, end = [], asyncio.Event()
+
+    async def ask(completions):
+        async with share.turn(completions):
+            came.append(completions)
+            await end.wait()
+
+    tasks = [asyncio.create_task(ask(completions)) for completions in (8, 4, 1)]
+    for ended, expected in ((0, [8]), (3, [8]), (4, [8, 4]), (5, [8, 4, 1])):
+        share.ended_early(ended)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert came == expected
+    end.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_one_who_leaves_the_line_lets_the_next_one_through():

@@ -9,6 +9,9 @@ from signal import SIGINT, SIGKILL, SIGTERM
 import pytest
 
 from rl.problems.starter import STARTER_MODEL
+from rollout_server.engines.vllm import VllmEngine
+from rollout_server.engines.vllm_load import Options
+from rollout_server.schema import GenerateRequest, Sampling
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -68,3 +71,20 @@ def test_interrupt_of_both_ends_them_as_it_ends_the_server(ready_server, engine_
         engine.wait(timeout=30)
     assert process.returncode == 0
     assert "error" not in stderr
+
+
+@pytest.mark.anyio
+async def test_completions_that_have_ended_are_told_before_their_request_ends():
+    engine = VllmEngine(Options(model=str(STARTER_MODEL), cpu_cache=0.1))
+    told: list[int] = []
+    engine.on_early = told.append
+    await engine.start()
+    prompts = [[5, 6, 7], [8, 9]]
+    answer = await engine.generate(GenerateRequest(prompts=prompts, n=16, sampling=Sampling(max_tokens=40)), None)
+    assert len({len(completion.token_ids) for siblings in answer for completion in siblings}) > 1
+    *meanwhile, last = told
+    assert meanwhile == sorted(meanwhile)
+    assert 0 < meanwhile[0] <= meanwhile[-1] < 32
+    assert last == 0
+    engine.close()
+    await engine.join()
