@@ -15,14 +15,17 @@ from rl.learner.checkpoint import read_adapter
 from rl.measure.side import Side
 from rl.measure.work import POLICY, Figures, Pairs, Work
 from rl.problems.shapes import adapter_rank
-from rollout_server.schema import GenerateRequest
+from rollout_server.schema import GenerateRequest, GenerateResponse
 
+BUFFERS = 3
+"""In a round. The first one comes to the server at once, which takes a tenth of a second to read it: a run begins so,
+and does not go on so."""
 _offline: dict[str, Any] = {}
 """In its process: the engine, and the adapter that it samples by."""
 
 
 def measure_sampling(work: Work, adapter: Path, folder: Path, rounds: int) -> Figures:
-    """Both sides sample a full buffer a round, in turn; a first round of each is not counted.
+    """Both sides sample so many full buffers a round, in turn; a first round of each is not counted.
 
     Args:
         adapter: folder of a checkpoint.
@@ -36,8 +39,8 @@ def measure_sampling(work: Work, adapter: Path, folder: Path, rounds: int) -> Fi
         asyncio.run(_put(url, read_adapter(adapter)))
         rates: dict[str, list[float]] = {"server": [], "offline": [], "base": []}
         for counted in range(rounds + 1):
-            server = asyncio.run(_served(url, requests))
-            theirs, base = (offline.call(_sample, requests, by_adapter) for by_adapter in (True, False))
+            server = asyncio.run(_served(url, BUFFERS * requests, at_a_time=len(requests)))
+            theirs, base = (offline.call(_sample, BUFFERS * requests, by_adapter) for by_adapter in (True, False))
             for name, rate in (("server", server), ("offline", theirs), ("base", base)):
                 rates[name] += [rate] * (counted > 0)
     figures = Pairs(ours=rates["server"], theirs=rates["offline"]).figures("tokens_per_s", "offline_tokens_per_s")
@@ -57,12 +60,18 @@ async def _put(url: str, adapter: bytes) -> None:
         await client.accept(POLICY, 0)
 
 
-async def _served(url: str, requests: Sequence[GenerateRequest]) -> float:
-    """Tokens a second of a server that is asked as the collector asks: all groups at a time."""
+async def _served(url: str, requests: Sequence[GenerateRequest], at_a_time: int) -> float:
+    """Tokens a second of a server that is asked as the collector asks: as many groups at a time as a buffer has."""
+    slots = asyncio.Semaphore(at_a_time)
     async with ServerClient(url) as client:
+
+        async def ask(request: GenerateRequest) -> GenerateResponse:
+            async with slots:
+                return await client.generate(request)
+
         await client.policies()  # connects
         begin = time.perf_counter()
-        answers = await asyncio.gather(*map(client.generate, requests))
+        answers = await asyncio.gather(*map(ask, requests))
         seconds = time.perf_counter() - begin
     return sum(len(c.token_ids) for answer in answers for group in answer.completions for c in group) / seconds
 
