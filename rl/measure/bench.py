@@ -22,7 +22,7 @@ from rl.measure.parts import measure_buffer, measure_verifier
 from rl.measure.publishing import measure_publishing
 from rl.measure.sampling import measure_sampling
 from rl.measure.side import Side
-from rl.measure.whole import WARM_UP, run_once
+from rl.measure.whole import WARM_UP, Runs
 from rl.measure.work import Figures, Work
 
 STEP = WARM_UP + 1
@@ -41,14 +41,14 @@ class Bench:
     def __init__(self, config: TrainConfig, given: Mapping[str, Any], folder: Path, rounds: int) -> None:
         self._config, self._given, self._folder, self._rounds = config, given, folder, rounds
         (folder / "logs").mkdir(parents=True)
-        self._runs = 0
+        self._runs = Runs(config, given, folder, "run")
 
     def measure(self, parts: Sequence[str], *, against_trl: bool) -> Figures:
         """The figures of each part, by its name."""
         work, found = Work(self._config), dict[str, Figures]()
         gc.freeze()  # as in the processes of a run, as one of which this one samples: else collecting takes 0.25 s
         log.say(f"a run of {self._config.steps} steps")
-        run, whole = self._run(self._config, self._given)  # the others are measured on its groups, and by its adapter
+        run, whole = self._runs.make()  # the others are measured on its groups, and by its adapter
         measure: dict[str, Callable[[], Figures]] = {
             "end_to_end": lambda: whole,
             "sampling": lambda: measure_sampling(work, run.checkpoints / name_of(0), self._folder, self._rounds),
@@ -64,10 +64,6 @@ class Bench:
         if against_trl:
             found["against_trl"] = self._against_trl(run)
         return {"machine": _machine(), "settings": self._config.model_dump(mode="json"), **found}
-
-    def _run(self, config: TrainConfig, given: Mapping[str, Any]) -> tuple[RunDir, Figures]:
-        self._runs += 1
-        return run_once(config, given, self._folder, f"run-{self._runs}")
 
     def _learner(self, run: RunDir) -> Figures:
         with Side("learner", self._folder / "logs" / "learner.log", LIBRARY_ENV) as side:
@@ -93,12 +89,12 @@ class Bench:
         alone = {f"learner_{threads}_threads": learners(threads) for threads in sorted({1, cores})}
         log.say("measuring runs of both")
         still = {"lr": STILL}  # what each side learns would change the lengths of its completions
-        config, given = self._config.model_copy(update=still), {**self._given, **still}
-        ours = partial(self._samples_per_s, config, given)
-        return {**alone, "end_to_end": measure_whole(config, ours, self._folder, self._rounds, cores)}
+        config = self._config.model_copy(update=still)
 
-    def _samples_per_s(self, config: TrainConfig, given: Mapping[str, Any]) -> float:
-        return float(self._run(config, given)[1]["samples_per_s"])
+        def ours() -> float:
+            return float(self._runs.make(**still)[1]["samples_per_s"])
+
+        return {**alone, "end_to_end": measure_whole(config, ours, self._folder, self._rounds, cores)}
 
 
 def _machine() -> Figures:

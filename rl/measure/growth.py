@@ -11,7 +11,7 @@ from rl.core import log
 from rl.core.config import TrainConfig
 from rl.core.types import Problem
 from rl.launch.rollouts import STILL
-from rl.measure.whole import run_once
+from rl.measure.whole import Runs
 from rl.measure.work import Figures, Pairs
 from rl.problems.prompt import prompt_text
 from rl.problems.sources import load_problems
@@ -28,11 +28,12 @@ class Growth:
     """
 
     def __init__(self, config: TrainConfig, given: Mapping[str, Any], folder: Path) -> None:
-        self._config, self._folder, self._runs = config, folder, 0
+        self._config, self._folder = config, folder
         problems = list(load_problems(config, "train"))
         self._all = self._written("all", problems)
         few = self._written("few", problems[: len(problems) // TIMES])
-        self._given = {**given, "problems": few, "prompt": prompt_text(config), "lr": STILL}
+        settings = {**given, "problems": few, "prompt": prompt_text(config), "lr": STILL}
+        self._runs = Runs(config, settings, folder, "growth")
 
     def measure(self, rounds: int) -> Figures:
         """Tokens a second by the tokens a second of the base run, pair by pair, and what processes have grown by over
@@ -47,7 +48,7 @@ class Growth:
         for _ in range(rounds):
             for name, changed in sides.items():
                 log.say(f"a run: {name}")
-                figures = self._run(changed)
+                _, figures = self._runs.make(**changed)
                 rates[name].append(figures["tokens_per_s"])
         base = rates.pop("base")
         pairs = {name: Pairs(ours=rate, theirs=base) for name, rate in rates.items()}
@@ -56,11 +57,6 @@ class Growth:
             "steps": figures["steps"],
             "grown_bytes": figures["grown_bytes"],
         }
-
-    def _run(self, changed: Mapping[str, Any]) -> Figures:
-        self._runs += 1
-        settings = {**self._given, **changed}
-        return run_once(self._config.model_copy(update=changed), settings, self._folder, f"growth-{self._runs}")[1]
 
     def _written(self, name: str, problems: Sequence[Problem]) -> str:
         """Path of a file of these problems."""

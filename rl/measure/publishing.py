@@ -42,7 +42,7 @@ class Publish:
     """From the begin to a token by it: of a request for one token, which goes before those for more."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
     """Some seconds of a server that samples all the time."""
 
@@ -77,8 +77,8 @@ def figures_of(with_: Sequence[Window], without: Sequence[Window]) -> Figures:
         with_: the windows with publishes.
         without: those without, in turn with them.
     """
-    rates = ([window.tokens / window.seconds for window in windows] for windows in (with_, without))
-    figures = Pairs(ours=next(rates), theirs=next(rates)).figures("tokens_per_s", "tokens_per_s_without_publishing")
+    pairs = Pairs(ours=[w.tokens / w.seconds for w in with_], theirs=[w.tokens / w.seconds for w in without])
+    figures = pairs.figures("tokens_per_s", "tokens_per_s_without_publishing")
     publishes = [(publish, window) for window in with_ for publish in window.publishes]
     every_s = sum(window.seconds for window in with_) / len(publishes)
     groups = [w.arrived[publish.version] - publish.begin for publish, w in publishes if publish.version in w.arrived]

@@ -31,6 +31,25 @@ TAIL = 2**14
 """Bytes of the metrics file in which the last step's record is looked for."""
 
 
+class Runs:
+    """Makes runs of one configuration, one after the other.
+
+    Args:
+        given: the settings that differ from the defaults.
+        name: of the runs in the folder, each with its number.
+    """
+
+    def __init__(self, config: TrainConfig, given: Mapping[str, Any], folder: Path, name: str) -> None:
+        self._config, self._given, self._folder, self._name = config, given, folder, name
+        self._made = 0
+
+    def make(self, **changed: Any) -> tuple[RunDir, Figures]:
+        """One with these settings changed. Returns and raises as `run_once`."""
+        self._made += 1
+        config, given = self._config.model_copy(update=changed), {**self._given, **changed}
+        return run_once(config, given, self._folder, f"{self._name}-{self._made}")
+
+
 def run_once(config: TrainConfig, given: Mapping[str, Any], folder: Path, name: str) -> tuple[RunDir, Figures]:
     """Makes a run of the configuration as a user would, and says what it did after the warm-up.
 
